@@ -1,0 +1,108 @@
+"""The table from Caffe's layer type names to classes, and the base class of every layer.
+
+A layer is one class::
+
+    @register("Power")
+    class Power(Layer):
+        def __init__(self, power: float = 1.0, scale: float = 1.0, shift: float = 0.0) -> None: ...
+
+        @classmethod
+        def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Power:
+            p = layer.power_param
+            return cls(p.power, p.scale, p.shift)
+
+        def forward(self, x: Tensor) -> Tensor: ...
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor, nn
+
+from caffe2torch.errors import UnsupportedLayerError
+
+Shape = tuple[int, ...]
+Message = Any  # a caffe.LayerParameter; its fields are made at run time, so no static type exists
+
+
+class Layer(nn.Module):
+    """Base of all layers. ``from_caffe`` alone reads the prototxt message; ``forward`` is pure.
+
+    Class attributes drive everything the net does with a layer:
+
+    * ``blobs``: attribute names of the parameter blobs in Caffe's order (``("weight", "bias")``). Attributes that
+      are ``None`` (``bias_term: false``) are skipped. A blob may be a Parameter, or a buffer when Caffe never gives
+      it a gradient (BatchNorm's statistics).
+    * ``loss``: the first top has loss_weight 1 unless the prototxt says otherwise.
+    * ``no_gradient``: indices of bottoms Caffe never propagates to (labels).
+    * ``force_gradient``: of those, none is propagated to even under ``force_backward``; a bottom index that only
+      ``propagate_down: false`` cuts is propagated to under ``force_backward`` (Caffe's AllowForceBackward).
+    * ``bottoms`` / ``tops``: allowed counts as (least, most); most ``None`` means any number.
+    """
+
+    type: ClassVar[str] = ""
+    blobs: ClassVar[tuple[str, ...]] = ()
+    loss: ClassVar[bool] = False
+    no_gradient: ClassVar[tuple[int, ...]] = ()
+    bottoms: ClassVar[tuple[int, int | None]] = (1, 1)
+    tops: ClassVar[tuple[int, int | None]] = (1, 1)
+
+    caffe_name: str = ""
+    """Name of the layer in its prototxt, set by the net, for messages."""
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Layer:
+        """Build the layer from its ``LayerParameter`` (V2, ``phase`` set) and the shapes of its bottoms."""
+        raise NotImplementedError
+
+    def fill(self, layer: Message) -> None:
+        """Initialise the parameter blobs with the layer's fillers, as Caffe does for blobs not in any weights file."""
+
+
+L = TypeVar("L", bound=type[Layer])
+_registry: dict[str, type[Layer]] = {}
+
+
+def register(*types: str) -> Callable[[L], L]:
+    """Class decorator: make a Layer known under its Caffe type name (and the other names forks gave it)."""
+
+    def add(cls: L) -> L:
+        cls.type = types[0]
+        for name in types:
+            _registry[name] = cls
+        return cls
+
+    return add
+
+
+def find(layer_type: str) -> type[Layer] | None:
+    """The class registered for a Caffe type name, or None."""
+    return _registry.get(layer_type)
+
+
+def types() -> tuple[str, ...]:
+    """All registered type names, sorted."""
+    return tuple(sorted(_registry))
+
+
+def require(wanted: Sequence[tuple[str, str]]) -> None:
+    """Raise one UnsupportedLayerError naming every (layer name, type) that nobody registered."""
+    unknown: dict[str, list[str]] = {}
+    for name, layer_type in wanted:
+        if layer_type not in _registry:
+            unknown.setdefault(layer_type, []).append(name)
+    if not unknown:
+        return
+    lines = []
+    for layer_type, names in unknown.items():
+        near = difflib.get_close_matches(layer_type, _registry, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        lines.append(f"  {layer_type!r} of layer {', '.join(repr(n) for n in names)}{hint}")
+    raise UnsupportedLayerError(
+        "no class is registered for these layer types:\n"
+        + "\n".join(lines)
+        + "\nAdd one with @caffe2torch.register(TYPE) (see caffe2torch/layers/registry.py)."
+    )
