@@ -1,0 +1,5 @@
+"""caffe2torch: Caffe models in PyTorch, exactly."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

@@ -1,0 +1,3 @@
+"""Caffe's layers as torch modules, one file per family; importing this package registers them all."""
+
+from __future__ import annotations
