@@ -45,7 +45,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         raise OutputError(f"{target}: cannot be written: {_explain(error)}") from error
     try:
         yield temporary
-        os.replace(temporary, final)
+        temporary.replace(final)
     except OSError as error:
         if not _ours(error, temporary, final):
             raise

@@ -12,12 +12,18 @@ from caffe2torch.errors import OutputError
 from caffe2torch.files import atomic_path
 
 
+def _write_half(path: Path) -> None:
+    path.write_bytes(b"half")
+    raise KeyboardInterrupt
+
+
 def test_the_target_appears_only_when_the_block_ends(tmp_path: Path) -> None:
     target = tmp_path / "codes.npz"
     with atomic_path(target) as temporary:
         temporary.write_bytes(b"whole")
         assert not target.exists()
-        assert temporary.parent == tmp_path and temporary.suffix == ".npz"
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".npz"
     assert target.read_bytes() == b"whole"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -26,8 +32,7 @@ def test_an_interrupted_block_leaves_the_old_file_and_no_other(tmp_path: Path) -
     target = tmp_path / "codes.h5"
     target.write_bytes(b"old")
     with pytest.raises(KeyboardInterrupt), atomic_path(target) as temporary:
-        temporary.write_bytes(b"half")
-        raise KeyboardInterrupt
+        _write_half(temporary)
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -80,7 +85,8 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     link.symlink_to(real)
     with atomic_path(link) as temporary:
         temporary.write_bytes(b"new")
-    assert link.is_symlink() and real.read_bytes() == b"new"
+    assert link.is_symlink()
+    assert real.read_bytes() == b"new"
 
 
 def test_permissions_of_the_replaced_file_are_kept(tmp_path: Path) -> None:
