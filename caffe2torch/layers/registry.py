@@ -17,14 +17,17 @@ A layer is one class::
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import Tensor, nn
 
-from caffe2torch.errors import UnsupportedLayerError
+from caffe2torch.errors import LayerError, UnsupportedLayerError
 
 Shape = tuple[int, ...]
+MAX_COUNT = 2**31 - 1
 Message = Any  # a caffe.LayerParameter; its fields are made at run time, so no static type exists
 
 
@@ -37,14 +40,17 @@ class Layer(nn.Module):
       are ``None`` (``bias_term: false``) are skipped. A blob may be a Parameter, or a buffer when Caffe never gives
       it a gradient (BatchNorm's statistics).
     * ``loss``: the first top has loss_weight 1 unless the prototxt says otherwise.
-    * ``no_gradient``: indices of bottoms Caffe never propagates to (labels).
-    * ``force_gradient``: of those, none is propagated to even under ``force_backward``; a bottom index that only
-      ``propagate_down: false`` cuts is propagated to under ``force_backward`` (Caffe's AllowForceBackward).
+    * ``no_gradient``: indices of bottoms Caffe never propagates to, not even under ``force_backward`` (labels: Caffe's
+      AllowForceBackward is false for them). The layers detach these bottoms themselves. ``propagate_down: false`` is
+      another matter, which ``force_backward`` overrides; that is the net's business.
     * ``bottoms`` / ``tops``: allowed counts as (least, most); most ``None`` means any number.
+
+    ``forward`` takes the bottoms in order. It returns a Tensor for one top, and a tuple for none or several; a top may
+    be the very tensor (or a view) of a bottom, so nobody may write into a blob that is read again.
     """
 
     type: ClassVar[str] = ""
-    blobs: ClassVar[tuple[str, ...]] = ()
+    blobs: tuple[str, ...] = ()
     loss: ClassVar[bool] = False
     no_gradient: ClassVar[tuple[int, ...]] = ()
     bottoms: ClassVar[tuple[int, int | None]] = (1, 1)
@@ -53,12 +59,16 @@ class Layer(nn.Module):
     caffe_name: str = ""
     """Name of the layer in its prototxt, set by the net, for messages."""
 
+    def blob_items(self) -> list[tuple[str, Tensor]]:
+        """The parameter blobs this layer has, (attribute name, tensor), in Caffe's order."""
+        return [(name, value) for name in self.blobs if (value := getattr(self, name)) is not None]
+
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Layer:
         """Build the layer from its ``LayerParameter`` (V2, ``phase`` set) and the shapes of its bottoms."""
         raise NotImplementedError
 
-    def fill(self, layer: Message) -> None:
+    def fill(self, layer: Message, generator: torch.Generator | None = None) -> None:
         """Initialise the parameter blobs with the layer's fillers, as Caffe does for blobs not in any weights file."""
 
 
@@ -81,6 +91,45 @@ def register(*types: str) -> Callable[[L], L]:
 def find(layer_type: str) -> type[Layer] | None:
     """The class registered for a Caffe type name, or None."""
     return _registry.get(layer_type)
+
+
+def build(layer: Message, bottom_shapes: Sequence[Shape]) -> Layer:
+    """Make the layer a ``LayerParameter`` asks for, after checking how many bottoms and tops it has."""
+    require([(layer.name, layer.type)])
+    cls = _registry[layer.type]
+    for kind, found, (least, most) in (
+        ("bottom", len(bottom_shapes), cls.bottoms),
+        ("top", len(layer.top), cls.tops),
+    ):
+        if found < least or (most is not None and found > most):
+            wanted = str(least) if most == least else f"at least {least}" if most is None else f"{least} to {most}"
+            raise LayerError(f"{layer.type} takes {wanted} {kind} blobs, found {found}; add or remove `{kind}:` lines")
+    return cls.from_caffe(layer, bottom_shapes)
+
+
+def parameter(shape: Sequence[int]) -> nn.Parameter:
+    """An uninitialised parameter blob; Caffe allows no blob of more than 2^31 - 1 values."""
+    check_count(shape, "a parameter blob")
+    return nn.Parameter(torch.empty(tuple(shape)))
+
+
+def check_count(shape: Sequence[int], what: str) -> None:
+    """Raise LayerError for a shape that no Caffe blob can have."""
+    if any(dim < 0 for dim in shape) or math.prod(shape) > MAX_COUNT:
+        raise LayerError(
+            f"{what} of shape {tuple(shape)} is impossible: Caffe allows at most {MAX_COUNT} values; "
+            "check num_output, the kernel and the input shape"
+        )
+
+
+def canonical_axis(axis: int, shape: Sequence[int], field: str) -> int:
+    """The axis counted from the front; negative ones count from the end. ``field`` names it in the error."""
+    ndim = len(shape)
+    if not -ndim <= axis < ndim:
+        raise LayerError(
+            f"{field} is {axis}, but the bottom has {ndim} axes {tuple(shape)}: expected {-ndim} to {ndim - 1}"
+        )
+    return axis % ndim
 
 
 def types() -> tuple[str, ...]:
