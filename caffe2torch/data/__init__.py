@@ -1,0 +1,3 @@
+"""Where a net's inputs come from."""
+
+from __future__ import annotations

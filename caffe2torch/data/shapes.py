@@ -1,0 +1,164 @@
+"""The shapes of the blobs a source layer makes, read from its parameters and, where they are here, from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from caffe2torch.binaryproto import read_mean
+from caffe2torch.errors import GraphError
+from caffe2torch.schema import Message
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SourceShapes:
+    """Shapes by top; ``None`` where the layer and its files do not say. ``assumed`` explains what had to be assumed."""
+
+    shapes: tuple[Shape | None, ...]
+    assumed: str = ""
+
+
+def input_shapes(
+    sources: Sequence[Any], folder: Path, given: Mapping[str, Sequence[int]]
+) -> tuple[dict[str, Shape], list[str]]:
+    """The shape of every input blob of a graph's source nodes, and notes on what was assumed.
+
+    ``given`` (blob -> shape) wins over the prototxt. Relative paths in the layers are looked up below ``folder``.
+    Raises GraphError naming every blob whose shape cannot be known.
+    """
+    blobs = [top for node in sources for top in node.tops]
+    for blob in given:
+        if blob not in blobs:
+            raise GraphError(f"input_shapes names {blob!r}, but the net's inputs are {', '.join(blobs) or 'none'}")
+    shapes: dict[str, Shape] = {}
+    notes: list[str] = []
+    unknown: list[str] = []
+    for node in sources:
+        if all(top in given for top in node.tops):
+            shapes.update({top: tuple(given[top]) for top in node.tops})
+            continue
+        found = source_shapes(node.message, folder)
+        if found.assumed and not any(top in given for top in node.tops):
+            notes.append(f"layer {node.name!r}: {found.assumed}")
+        for top, shape in zip(node.tops, found.shapes, strict=True):
+            if top in given:
+                shapes[top] = tuple(given[top])
+            elif shape is None:
+                unknown.append(f"{top!r} of layer {node.name!r} ({node.type})")
+            else:
+                shapes[top] = shape
+    if unknown:
+        example = unknown[0].split("'")[1]
+        raise GraphError(
+            f"the shape of {', '.join(unknown)} is not in the prototxt, and its data are not here; "
+            f"give it: input_shapes={{{example!r}: (batch, channels, height, width)}} (command line: --input "
+            f"{example}=10,3,227,227)"
+        )
+    for blob, shape in shapes.items():
+        _check(blob, shape)
+    return shapes, notes
+
+
+def source_shapes(layer: Message, folder: Path) -> SourceShapes:
+    """The shapes of one source layer's tops (labels are ``(batch,)``)."""
+    kind = layer.type
+    if kind == "Input":
+        return _input(layer)
+    if kind == "MemoryData":
+        p = layer.memory_data_param
+        return SourceShapes((((p.batch_size, p.channels, p.height, p.width)), (p.batch_size,))[: len(layer.top)])
+    if kind == "HDF5Data":
+        return _hdf5(layer, folder)
+    if kind in ("Data", "AnnotatedData"):
+        return _images(layer, layer.data_param.batch_size, None, None, folder)
+    if kind == "ImageData":
+        p = layer.image_data_param
+        size = (p.new_height, p.new_width) if p.new_height and p.new_width else None
+        return _images(layer, p.batch_size, size, 3 if p.is_color else 1, folder)
+    if kind == "WindowData":
+        p = layer.window_data_param
+        crop = layer.transform_param.crop_size or p.crop_size
+        return SourceShapes((((p.batch_size, 3, crop, crop)), (p.batch_size,))[: len(layer.top)])
+    raise GraphError(f"layer {layer.name!r}: {kind!r} is not a source layer")
+
+
+def _input(layer: Message) -> SourceShapes:
+    """Caffe's InputLayer: no shape, one for all tops, or one per top."""
+    given = [tuple(shape.dim) for shape in layer.input_param.shape]
+    if len(given) not in (0, 1, len(layer.top)):
+        raise GraphError(
+            f"layer {layer.name!r} (Input) has {len(given)} shapes for {len(layer.top)} tops, expected none, one, or "
+            "one per top"
+        )
+    if not given:
+        return SourceShapes((None,) * len(layer.top))
+    return SourceShapes(tuple(given * len(layer.top) if len(given) == 1 else given))
+
+
+def _hdf5(layer: Message, folder: Path) -> SourceShapes:
+    """The dataset shapes in the first file of the source list, with the layer's batch size."""
+    p = layer.hdf5_data_param
+    nothing = SourceShapes((None,) * len(layer.top))
+    listing = folder / p.source
+    if not p.source or not listing.is_file():
+        return nothing
+    lines = [line.strip() for line in listing.read_text("utf-8").splitlines() if line.strip()]
+    if not lines or not (folder / lines[0]).is_file():
+        return nothing
+    try:
+        with h5py.File(folder / lines[0], "r") as file:
+            return SourceShapes(tuple((p.batch_size, *file[top].shape[1:]) for top in layer.top))
+    except (OSError, KeyError, AttributeError) as error:
+        raise GraphError(
+            f"layer {layer.name!r} (HDF5Data): {folder / lines[0]} cannot give the datasets {', '.join(layer.top)}"
+            f" ({error})"
+        ) from error
+
+
+def _images(
+    layer: Message, batch: int, size: tuple[int, int] | None, channels: int | None, folder: Path
+) -> SourceShapes:
+    """Batches of images: the crop decides height and width, else the resize, else the mean image."""
+    t = layer.transform_param
+    mean = _mean_shape(folder / t.mean_file) if t.mean_file else None
+    if t.crop_size:
+        size = (t.crop_size, t.crop_size)
+    elif size is None and mean is not None:
+        size = (mean[1], mean[2])
+    if size is None or not batch:
+        return SourceShapes((None,) * len(layer.top))
+    assumed = ""
+    if t.force_gray:
+        channels = 1
+    elif t.force_color:
+        channels = 3
+    if channels is None and mean is not None:
+        channels = mean[0]
+    if channels is None and len(t.mean_value) > 1:
+        channels = len(t.mean_value)
+    if channels is None:
+        channels, assumed = 3, f"its data are not here, so blob {layer.top[0]!r} is taken to have 3 channels"
+    return SourceShapes(((batch, channels, *size), (batch,))[: len(layer.top)], assumed)
+
+
+def _mean_shape(path: Path) -> Shape | None:
+    return read_mean(path).shape if path.is_file() else None
+
+
+def _check(blob: str, shape: Shape) -> None:
+    if any(d <= 0 for d in shape):
+        text = "x".join(map(str, shape))
+        raise GraphError(f"input blob {blob!r} has shape {text}; every dimension must be at least 1")
+    count = 1
+    for d in shape:
+        count *= d
+    if count > 2**31 - 1:
+        raise GraphError(
+            f"input blob {blob!r} has {count} values ({'x'.join(map(str, shape))}); Caffe's limit is 2147483647"
+        )

@@ -1,0 +1,276 @@
+"""From an upgraded NetParameter to a frozen graph: which layers a net state keeps, and how their blobs connect.
+
+The rules are those of Caffe's ``Net::FilterNet`` and ``Net::Init``; anything Caffe refuses is refused here, with the
+layer's name and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from caffe2torch.errors import GraphError, UsageError
+from caffe2torch.schema import Message
+
+PHASES = ("train", "test")
+
+SOURCES = frozenset({"Input", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData", "AnnotatedData"})
+"""Layer types whose tops are fed from outside: they become the inputs of the net."""
+
+SHARING = frozenset({"Reshape", "Flatten", "Split"})
+"""Layer types whose tops use the storage of their bottom, so that a later in-place layer changes both."""
+
+
+@dataclass(frozen=True)
+class ParamSpec:
+    """What a prototxt's ``param { }`` says about one parameter blob; ``name`` is empty when it is not shared."""
+
+    name: str = ""
+    lr_mult: float = 1.0
+    decay_mult: float = 1.0
+    strict: bool = True
+    """Sharers must have the same shape (STRICT); False is PERMISSIVE: the same count is enough."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One layer in the order of execution. A top named like the bottom at its index is computed in place."""
+
+    index: int
+    """Position among the layers of the net state; it identifies the node."""
+    name: str
+    type: str
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    params: tuple[ParamSpec, ...]
+    loss_weight: tuple[float, ...]
+    """One weight per top as written, or empty when the layer's default holds."""
+    propagate_down: tuple[bool, ...]
+    """One flag per bottom as written, or empty."""
+    refreshed: tuple[tuple[str, str], ...]
+    """(blob, top): blobs that share storage with an in-place top, so that they take its value afterwards."""
+    message: Message = field(repr=False, compare=False)
+    """The layer's own LayerParameter (V2) with ``phase`` set."""
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Every blob name that has a new value after this layer."""
+        return self.tops + tuple(blob for blob, _ in self.refreshed)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A net in one state. ``sources`` give the inputs, ``nodes`` compute, ``outputs`` are the blobs nobody consumes."""
+
+    name: str
+    phase: Literal["train", "test"]
+    sources: tuple[Node, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
+    force_backward: bool
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Blobs that come from outside, in the order of their source layers."""
+        return tuple(top for source in self.sources for top in source.tops)
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        """All blob names, in the order in which they first appear."""
+        return tuple(dict.fromkeys(self.inputs + tuple(b for node in self.nodes for b in node.tops)))
+
+    def with_tops(self, tops: Mapping[int, tuple[str, ...]]) -> Graph:
+        """This graph with the tops of some nodes (by index) replaced; new blobs become outputs."""
+        nodes = tuple(replace(n, tops=tops[n.index]) if n.index in tops else n for n in self.nodes)
+        new = [b for n in nodes if n.index in tops for b in n.tops if b not in self.blobs]
+        return replace(self, nodes=nodes, outputs=(*self.outputs, *new))
+
+    def needed(self, wanted: Iterable[str]) -> tuple[Node, ...]:
+        """The nodes that the final values of the ``wanted`` blobs depend on, in order of execution."""
+        wanted = tuple(wanted)
+        for blob in wanted:
+            if blob not in self.blobs:
+                raise GraphError(f"net {self.name!r} has no blob {blob!r}{near(blob, self.blobs)}")
+        alive, kept = set(wanted), []
+        for node in reversed(self.nodes):
+            if alive.isdisjoint(node.writes):
+                continue
+            refreshed = {blob for blob, _ in node.refreshed}
+            alive -= set(node.tops)
+            # A refreshed blob still needs its earlier value: only its shape, but it must exist.
+            alive |= set(node.bottoms) | (alive & refreshed)
+            kept.append(node)
+        return tuple(reversed(kept))
+
+
+def near(name: str, known: Collection[str]) -> str:
+    """``; did you mean 'x'?`` for an unknown name, or the known names when there are only a few."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    if close:
+        return "; did you mean " + " or ".join(repr(c) for c in close) + "?"
+    if 0 < len(known) <= 12:
+        return "; it has " + ", ".join(repr(k) for k in known)
+    return ""
+
+
+def build_graph(net: Message, *, phase: str = "test", level: int = 0, stages: Sequence[str] = ()) -> Graph:
+    """The graph of an upgraded (V2) NetParameter in one net state.
+
+    ``phase`` and ``level`` override the net's own ``state``; ``stages`` are added to the stages it names. Raises
+    GraphError for layers that do not connect, and UsageError for an unknown phase.
+    """
+    phase = phase.lower()
+    if phase not in PHASES:
+        raise UsageError(f"phase is {phase!r}, expected 'train' or 'test'")
+    name = net.name
+    state = _State(phase=PHASES.index(phase), level=level, stages=frozenset(stages) | frozenset(net.state.stage))
+    layers = [layer for layer in net.layer if _included(layer, state)]
+    if not layers:
+        held = f"{len(net.layer)} layers, none of them in phase {phase}" if net.layer else "no layers"
+        raise GraphError(f"net {name!r} has {held}")
+    wiring = _Wiring(name)
+    nodes = [wiring.connect(index, _with_phase(layer, state.phase)) for index, layer in enumerate(layers)]
+    return Graph(
+        name=name,
+        phase="train" if phase == "train" else "test",
+        sources=tuple(n for n in nodes if n.type in SOURCES),
+        nodes=tuple(n for n in nodes if n.type not in SOURCES),
+        outputs=tuple(wiring.available),
+        force_backward=net.force_backward,
+    )
+
+
+@dataclass(frozen=True)
+class _State:
+    phase: int
+    level: int
+    stages: frozenset[str]
+
+
+def _included(layer: Message, state: _State) -> bool:
+    if layer.include and layer.exclude:
+        raise GraphError(f"layer {layer.name!r} has both include and exclude rules; Caffe allows only one kind")
+    if layer.include:
+        return any(_meets(rule, state) for rule in layer.include)
+    return not any(_meets(rule, state) for rule in layer.exclude)
+
+
+def _meets(rule: Message, state: _State) -> bool:
+    """Caffe's ``Net::StateMeetsRule``: every condition the rule names must hold."""
+    return (
+        (not rule.HasField("phase") or rule.phase == state.phase)
+        and (not rule.HasField("min_level") or state.level >= rule.min_level)
+        and (not rule.HasField("max_level") or state.level <= rule.max_level)
+        and state.stages.issuperset(rule.stage)
+        and state.stages.isdisjoint(rule.not_stage)
+    )
+
+
+def _with_phase(layer: Message, phase: int) -> Message:
+    if layer.HasField("phase"):
+        return layer
+    copy = type(layer)()
+    copy.CopyFrom(layer)
+    copy.phase = phase
+    return copy
+
+
+class _Wiring:
+    """Connects layers one after the other, as Caffe's AppendBottom and AppendTop do."""
+
+    def __init__(self, net_name: str) -> None:
+        self.net_name = net_name
+        self.known: dict[str, str] = {}
+        """blob -> the layer that produced its current value"""
+        self.readers: dict[str, str] = {}
+        """blob -> a layer that has already read its current value"""
+        self.available: dict[str, None] = {}
+        """blobs not consumed so far, in order: what is left at the end are the outputs"""
+        self.storage: dict[str, int] = {}
+
+    def connect(self, index: int, layer: Message) -> Node:
+        """The node of the layer at this position; its tops become known, its bottoms consumed."""
+        bottoms, tops = tuple(layer.bottom), tuple(layer.top)
+        self._check_counts(layer)
+        for place, blob in enumerate(bottoms):
+            if blob not in self.known:
+                raise GraphError(
+                    f"{self._place(layer)}: bottom {place} is {blob!r}, which no layer before it makes"
+                    f"{near(blob, self.known) or '; layers run in the order of the file'}"
+                )
+        in_place = {top for top, bottom in zip(tops, bottoms, strict=False) if top == bottom}
+        self._check_tops(layer, tops, in_place, bottoms)
+        for blob in bottoms:
+            self.available.pop(blob, None)
+        refreshed = tuple(
+            (other, top)
+            for top in tops
+            if top in in_place
+            for other, where in self.storage.items()
+            if other != top and where == self.storage[top]
+        )
+        for top in tops:
+            self._make(layer, top, bottoms, in_place)
+        for blob in bottoms:
+            if blob not in in_place:
+                self.readers[blob] = layer.name
+        return Node(
+            index=index,
+            name=layer.name,
+            type=layer.type,
+            bottoms=bottoms,
+            tops=tops,
+            params=tuple(_param_spec(p) for p in layer.param),
+            loss_weight=tuple(layer.loss_weight),
+            propagate_down=tuple(layer.propagate_down),
+            refreshed=refreshed,
+            message=layer,
+        )
+
+    def _make(self, layer: Message, top: str, bottoms: tuple[str, ...], in_place: set[str]) -> None:
+        self.known[top] = layer.name
+        self.available[top] = None
+        self.readers.pop(top, None)
+        if top not in in_place:
+            shares = layer.type in SHARING and bottoms
+            self.storage[top] = self.storage[bottoms[0]] if shares else len(self.storage)
+
+    def _check_counts(self, layer: Message) -> None:
+        if not layer.type:
+            raise GraphError(f"{self._place(layer)}: it has no type")
+        for what, given, expected in (
+            ("propagate_down", len(layer.propagate_down), len(layer.bottom)),
+            ("loss_weight", len(layer.loss_weight), len(layer.top)),
+        ):
+            if given and given != expected:
+                raise GraphError(
+                    f"{self._place(layer)}: {what} is given {given} times, expected none or {expected}"
+                    f" (once per {'bottom' if what == 'propagate_down' else 'top'})"
+                )
+
+    def _check_tops(self, layer: Message, tops: tuple[str, ...], in_place: set[str], bottoms: tuple[str, ...]) -> None:
+        if len(set(tops)) != len(tops):
+            raise GraphError(f"{self._place(layer)}: two of its tops have the same name: {', '.join(tops)}")
+        for top in tops:
+            if top in in_place and (top in self.readers or bottoms.count(top) > 1):
+                raise GraphError(
+                    f"{self._place(layer)}: it changes blob {top!r} in place, but layer "
+                    f"{self.readers.get(top, layer.name)!r} reads that blob too; Caffe refuses such a net. "
+                    "Give the top a name of its own"
+                )
+            if top not in in_place and top in self.known:
+                raise GraphError(
+                    f"{self._place(layer)}: top {top!r} is already made by layer {self.known[top]!r}; "
+                    "give it another name, or list it as the bottom of the same index to work in place"
+                )
+
+    def _place(self, layer: Message) -> str:
+        return f"net {self.net_name!r}, layer {layer.name!r} ({layer.type})"
+
+
+def _param_spec(param: Message) -> ParamSpec:
+    strict = param.share_mode == 0
+    return ParamSpec(name=param.name, lr_mult=param.lr_mult, decay_mult=param.decay_mult, strict=strict)
+
