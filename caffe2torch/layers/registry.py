@@ -36,6 +36,7 @@ class Layer(nn.Module):
 
     Class attributes drive everything the net does with a layer:
 
+    * ``caffe_type``: set by ``register`` (``type`` is a method of every torch module).
     * ``blobs``: attribute names of the parameter blobs in Caffe's order (``("weight", "bias")``). Attributes that
       are ``None`` (``bias_term: false``) are skipped. A blob may be a Parameter, or a buffer when Caffe never gives
       it a gradient (BatchNorm's statistics).
@@ -49,7 +50,7 @@ class Layer(nn.Module):
     be the very tensor (or a view) of a bottom, so nobody may write into a blob that is read again.
     """
 
-    type: ClassVar[str] = ""
+    caffe_type: ClassVar[str] = ""
     blobs: tuple[str, ...] = ()
     loss: ClassVar[bool] = False
     no_gradient: ClassVar[tuple[int, ...]] = ()
@@ -80,7 +81,7 @@ def register(*types: str) -> Callable[[L], L]:
     """Class decorator: make a Layer known under its Caffe type name (and the other names forks gave it)."""
 
     def add(cls: L) -> L:
-        cls.type = types[0]
+        cls.caffe_type = types[0]
         for name in types:
             _registry[name] = cls
         return cls
@@ -91,20 +92,6 @@ def register(*types: str) -> Callable[[L], L]:
 def find(layer_type: str) -> type[Layer] | None:
     """The class registered for a Caffe type name, or None."""
     return _registry.get(layer_type)
-
-
-def build(layer: Message, bottom_shapes: Sequence[Shape]) -> Layer:
-    """Make the layer a ``LayerParameter`` asks for, after checking how many bottoms and tops it has."""
-    require([(layer.name, layer.type)])
-    cls = _registry[layer.type]
-    for kind, found, (least, most) in (
-        ("bottom", len(bottom_shapes), cls.bottoms),
-        ("top", len(layer.top), cls.tops),
-    ):
-        if found < least or (most is not None and found > most):
-            wanted = str(least) if most == least else f"at least {least}" if most is None else f"{least} to {most}"
-            raise LayerError(f"{layer.type} takes {wanted} {kind} blobs, found {found}; add or remove `{kind}:` lines")
-    return cls.from_caffe(layer, bottom_shapes)
 
 
 def parameter(shape: Sequence[int]) -> nn.Parameter:

@@ -1,0 +1,228 @@
+"""Layers that work on each value by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from caffe2torch.errors import LayerError
+from caffe2torch.fillers import Filler, fill
+from caffe2torch.layers.registry import Layer, Message, Shape, parameter, register
+
+
+class _Plain(Layer):
+    """An activation without parameters of any kind."""
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> _Plain:
+        return cls()
+
+
+@register("ReLU")
+class ReLU(Layer):
+    """max(x, 0) + negative_slope * min(x, 0); the gradient at 0 is the slope."""
+
+    def __init__(self, negative_slope: float = 0.0) -> None:
+        super().__init__()
+        self.negative_slope = negative_slope
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> ReLU:
+        return cls(layer.relu_param.negative_slope)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x, self.negative_slope) if self.negative_slope else F.relu(x)
+
+
+@register("Sigmoid")
+class Sigmoid(_Plain):
+    """1 / (1 + exp(-x))."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x)
+
+
+@register("TanH")
+class TanH(_Plain):
+    """tanh(x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
+
+@register("AbsVal")
+class AbsVal(_Plain):
+    """|x|; the gradient at 0 is 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+
+@register("BNLL")
+class BNLL(_Plain):
+    """log(1 + exp(x)), computed without overflow."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        # torch switches to y = x above the threshold, where the difference is exp(-50).
+        return F.softplus(x, threshold=50.0)
+
+
+@register("Dropout")
+class Dropout(Layer):
+    """In training zeroes values with probability ``ratio`` and divides the others by 1 - ratio; in test the identity."""
+
+    def __init__(self, ratio: float = 0.5) -> None:
+        super().__init__()
+        if not 0.0 <= ratio < 1.0:
+            raise LayerError(f"dropout_ratio is {ratio}: expected at least 0 and less than 1")
+        self.ratio = ratio
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Dropout:
+        return cls(layer.dropout_param.dropout_ratio)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.ratio) if self.training else x
+
+    def extra_repr(self) -> str:
+        return f"ratio={self.ratio:g}"
+
+
+@register("Power")
+class Power(Layer):
+    """(shift + scale x) ^ power.
+
+    Where shift + scale x is 0, Caffe's gradient for powers other than 0, 1 and 2 is 0 / 0; this one is the true limit.
+    """
+
+    def __init__(self, power: float = 1.0, scale: float = 1.0, shift: float = 0.0) -> None:
+        super().__init__()
+        self.power, self.scale, self.shift = power, scale, shift
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Power:
+        p = layer.power_param
+        return cls(p.power, p.scale, p.shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.power * self.scale == 0.0:
+            # A constant whatever x is, infinities included; multiplying by 0 would make NaN of them.
+            return torch.full_like(x, 1.0 if self.power == 0.0 else _power(self.shift, self.power)) + 0.0 * x.sign()
+        y = x if self.scale == 1.0 else x * self.scale
+        y = y if self.shift == 0.0 else y + self.shift
+        return y if self.power == 1.0 else y.pow(self.power)
+
+
+def _power(base: float, power: float) -> float:
+    """base ^ power as C's pow gives it: NaN and infinity instead of exceptions."""
+    return float(torch.tensor(base, dtype=torch.float64).pow(power))
+
+
+@register("PReLU")
+class PReLU(Layer):
+    """max(x, 0) + slope * min(x, 0) with a learned slope per channel, or one (a 0-axis blob) when shared."""
+
+    blobs = ("weight",)
+
+    def __init__(self, channels: int, *, shared: bool = False) -> None:
+        super().__init__()
+        self.weight = parameter(() if shared else (channels,))
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> PReLU:
+        shape = bottom_shapes[0]
+        if len(shape) < 2:
+            raise LayerError(f"the bottom has shape {shape}: expected at least 2 axes, channels second")
+        return cls(shape[1], shared=layer.prelu_param.channel_shared)
+
+    def fill(self, layer: Message, generator: torch.Generator | None = None) -> None:
+        p = layer.prelu_param
+        fill(self.weight, p.filler if p.HasField("filler") else Filler(value=0.25), generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.prelu(x, self.weight.reshape(-1))
+
+
+@register("ELU")
+class ELU(Layer):
+    """x for x > 0, alpha (exp(x) - 1) otherwise."""
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> ELU:
+        return cls(layer.elu_param.alpha)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.elu(x, self.alpha)
+
+
+@register("Exp")
+class Exp(Layer):
+    """base ^ (shift + scale x); base -1 means e."""
+
+    def __init__(self, base: float = -1.0, scale: float = 1.0, shift: float = 0.0) -> None:
+        super().__init__()
+        log_base = _log_base(base)
+        self.inner = log_base * scale
+        self.outer = math.exp(log_base * shift)
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Exp:
+        p = layer.exp_param
+        return cls(p.base, p.scale, p.shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.exp(x if self.inner == 1.0 else x * self.inner)
+        return y if self.outer == 1.0 else y * self.outer
+
+
+@register("Log")
+class Log(Layer):
+    """Logarithm of shift + scale x to ``base``; base -1 means e."""
+
+    def __init__(self, base: float = -1.0, scale: float = 1.0, shift: float = 0.0) -> None:
+        super().__init__()
+        log_base = _log_base(base)
+        if log_base == 0.0:
+            raise LayerError("base is 1: expected another positive number, or -1 for e")
+        self.scale, self.shift, self.outer = scale, shift, 1.0 / log_base
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Log:
+        p = layer.log_param
+        return cls(p.base, p.scale, p.shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.log(x * self.scale + self.shift)
+        return y if self.outer == 1.0 else y * self.outer
+
+
+def _log_base(base: float) -> float:
+    if base != -1.0 and base <= 0.0:
+        raise LayerError(f"base is {base}: expected a positive number, or -1 for e")
+    return 1.0 if base == -1.0 else math.log(base)
+
+
+@register("Threshold")
+class Threshold(Layer):
+    """1 where x > threshold, otherwise 0; passes no gradient."""
+
+    no_gradient = (0,)
+
+    def __init__(self, threshold: float = 0.0) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Threshold:
+        return cls(layer.threshold_param.threshold)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x > self.threshold).to(x.dtype)

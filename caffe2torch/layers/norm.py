@@ -1,0 +1,153 @@
+"""Local response normalisation and batch normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from caffe2torch.errors import LayerError
+from caffe2torch.layers.registry import Layer, Message, Shape, register
+
+
+@register("LRN")
+class LRN(Layer):
+    """x / (k + alpha / n * sum of squares) ^ beta.
+
+    The sum runs over ``size`` neighbouring channels (n = size), or with ``within_channel`` over a size x size square of
+    the plane (n = size^2; there k is always 1, as in Caffe). Values outside the blob count as 0.
+    """
+
+    def __init__(
+        self,
+        size: int = 5,
+        *,
+        alpha: float = 1.0,
+        beta: float = 0.75,
+        k: float = 1.0,
+        within_channel: bool = False,
+    ) -> None:
+        super().__init__()
+        if size < 1 or size % 2 == 0:
+            raise LayerError(f"local_size is {size}: expected an odd number")
+        self.size, self.alpha, self.beta, self.within_channel = size, alpha, beta, within_channel
+        self.k = 1.0 if within_channel else k
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> LRN:
+        p = layer.lrn_param
+        if len(bottom_shapes[0]) != 4:
+            raise LayerError(f"the bottom has shape {bottom_shapes[0]}: expected 4 axes (N, C, H, W)")
+        within = p.norm_region == p.WITHIN_CHANNEL
+        return cls(p.local_size, alpha=p.alpha, beta=p.beta, k=p.k, within_channel=within)
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = self.size // 2
+        square = x * x
+        if self.within_channel:
+            # Windows that overlap the border still divide by size^2: padding counts.
+            scale = F.avg_pool2d(square, self.size, 1, half).mul_(self.alpha)
+        else:
+            # Summing a window view costs a fifth of what local_response_norm does with avg_pool3d.
+            windows = F.pad(square, (0, 0, 0, 0, half, half)).unfold(1, self.size, 1)
+            scale = windows.sum(-1).mul_(self.alpha / self.size)
+        return x * _inverse_power(scale.add_(self.k), self.beta)
+
+    def extra_repr(self) -> str:
+        region = "within channel" if self.within_channel else "across channels"
+        return f"{self.size}, alpha={self.alpha:g}, beta={self.beta:g}, k={self.k:g}, {region}"
+
+
+def _inverse_power(scale: Tensor, beta: float) -> Tensor:
+    """scale ^ -beta; the usual exponents go by square roots, several times faster than pow."""
+    if beta == 0.75:
+        root = scale.rsqrt()
+        return root * root.sqrt()
+    if beta == 0.5:
+        return scale.rsqrt()
+    if beta == 1.0:
+        return scale.reciprocal()
+    return scale.pow(-beta)
+
+
+@register("BatchNorm")
+class BatchNorm(Layer):
+    """(x - mean) / sqrt(variance + eps) per channel (axis 1), with Caffe's three blobs.
+
+    The blobs are running sums of means and variances, and the factor they must be divided by (0 divides as 0). With
+    batch statistics (``use_global_stats`` false, or None in training) each pass multiplies the sums by
+    ``moving_average_fraction`` and adds the batch's mean, its variance times m / (m - 1), and 1.
+    """
+
+    blobs = ("mean", "variance", "scale_factor")
+    mean: Tensor
+    variance: Tensor
+    scale_factor: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        eps: float = 1e-5,
+        moving_average_fraction: float = 0.999,
+        use_global_stats: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.eps, self.fraction, self.use_global_stats = eps, moving_average_fraction, use_global_stats
+        self.register_buffer("mean", torch.empty(channels))
+        self.register_buffer("variance", torch.empty(channels))
+        self.register_buffer("scale_factor", torch.empty(1))
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> BatchNorm:
+        p = layer.batch_norm_param
+        shape = bottom_shapes[0]
+        if not shape:
+            raise LayerError("the bottom is a scalar: expected at least 1 axis")
+        return cls(
+            shape[1] if len(shape) > 1 else 1,
+            eps=p.eps,
+            moving_average_fraction=p.moving_average_fraction,
+            use_global_stats=p.use_global_stats if p.HasField("use_global_stats") else None,
+        )
+
+    def fill(self, layer: Message, generator: torch.Generator | None = None) -> None:
+        for _, blob in self.blob_items():
+            blob.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        stored = not self.training if self.use_global_stats is None else self.use_global_stats
+        channels_second = x if x.ndim > 1 else x.unsqueeze(1)
+        y = self._by_stored(channels_second) if stored else self._by_batch(channels_second)
+        return y.view_as(x)
+
+    def _by_stored(self, x: Tensor) -> Tensor:
+        factor = torch.where(self.scale_factor == 0, 0.0, 1.0 / self.scale_factor)
+        return torch.batch_norm(
+            x,
+            None,
+            None,
+            self.mean * factor,
+            self.variance * factor,
+            False,
+            0.0,
+            self.eps,
+            torch.backends.cudnn.enabled,
+        )
+
+    def _by_batch(self, x: Tensor) -> Tensor:
+        # With momentum 1 torch's running statistics are this batch's mean and its variance times m / (m - 1).
+        mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
+        y = torch.batch_norm(x, None, None, mean, variance, True, 1.0, self.eps, torch.backends.cudnn.enabled)
+        if x.numel() == self.mean.numel():
+            variance = torch.zeros_like(variance)  # m = 1: the variance is 0 and Caffe's correction 1; torch has 0 / 0
+        with torch.no_grad():
+            self.mean.mul_(self.fraction).add_(mean)
+            self.variance.mul_(self.fraction).add_(variance)
+            self.scale_factor.mul_(self.fraction).add_(1.0)
+        return y
+
+    def extra_repr(self) -> str:
+        return f"{self.mean.numel()}, eps={self.eps:g}, use_global_stats={self.use_global_stats}"
