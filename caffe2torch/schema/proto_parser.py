@@ -1,0 +1,206 @@
+"""Read proto2 ``.proto`` text into a FileDescriptorProto, so that no compiler and no generated code is needed.
+
+Only what Caffe and its forks use: messages, enums, plain fields, ``default`` and ``packed``, nested types. Services,
+extensions, groups, maps and oneofs are refused by name and line.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto
+
+from caffe2torch.errors import SchemaError
+
+PACKAGE = "caffe"
+
+_SCALARS = {
+    name: getattr(FieldDescriptorProto, "TYPE_" + name.upper())
+    for name in (
+        *("double", "float", "int32", "int64", "uint32", "uint64", "sint32", "sint64"),
+        *("fixed32", "fixed64", "sfixed32", "sfixed64", "bool", "string", "bytes"),
+    )
+}
+_LABELS = {
+    "optional": FieldDescriptorProto.LABEL_OPTIONAL,
+    "required": FieldDescriptorProto.LABEL_REQUIRED,
+    "repeated": FieldDescriptorProto.LABEL_REPEATED,
+}
+_FLOATS = (FieldDescriptorProto.TYPE_FLOAT, FieldDescriptorProto.TYPE_DOUBLE)
+_TEXTS = (FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.TYPE_BYTES)
+
+_QUOTED = r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'"
+_COMMENT = re.compile(rf"({_QUOTED})|//[^\n]*|/\*.*?\*/", re.DOTALL)
+_OPTIONS = rf"(?:\[((?:[^\]\"']|{_QUOTED})*)\])?"
+_STATEMENT = re.compile(
+    rf"""\s*(?:
+      (?P<label>optional|required|repeated)\s+(?P<type>\.?\w+(?:\.\w+)*)\s+(?P<name>\w+)\s*=\s*(?P<number>\w+)
+        \s*{_OPTIONS}\s*;
+    | (?P<open>message|enum)\s+(?P<opened>\w+)\s*\{{
+    | (?P<close>\}}) \s*;?
+    | (?P<ignored>(?:syntax|package|option|import|reserved|extensions)\b(?:[^;\"']|{_QUOTED})*;|;)
+    | (?P<value>\w+)\s*=\s*(?P<value_number>-?\w+)\s*{_OPTIONS}\s*;
+    | (?P<end>\Z)
+    )""",
+    re.VERBOSE,
+)
+_OPTION = re.compile(rf"\s*([\w.()]+)\s*=\s*((?:{_QUOTED}|[^,\"'])+?)\s*(?:,|\Z)")
+
+
+@dataclass
+class ProtoSource:
+    """A parsed ``.proto``: its descriptors and, for messages in them by full name, the line of every member."""
+
+    path: str
+    file: FileDescriptorProto
+    lines: dict[str, int] = field(default_factory=dict)
+
+    def error(self, name: str, message: str) -> SchemaError:
+        """The error ``message`` at the place where ``name`` (such as ``LayerParameter.top``) is declared."""
+        return SchemaError(f"{self.path}:{self.lines.get(name, 1)}: {message}")
+
+
+def parse_proto(text: str, path: str) -> ProtoSource:
+    """Parse ``text``; type names stay as written (see :func:`resolve`). Raises SchemaError with path and line."""
+    text = _COMMENT.sub(_blank_comment, text)
+    source = ProtoSource(path, FileDescriptorProto(name=path, package=PACKAGE, syntax="proto2"))
+    stack: list[DescriptorProto | EnumDescriptorProto] = []
+    prefix = ""
+    position, line, counted = 0, 1, 0
+    while True:
+        match = _STATEMENT.match(text, position)
+        start = len(text) - len(text[position:].lstrip()) if match is None else match.start(match.lastgroup or 0)
+        line, counted = line + text.count("\n", counted, start), start
+        if match is None:
+            raise SchemaError(f"{path}:{line}: cannot read {_excerpt(text, start)}, expected a message, enum or field")
+        position = match.end()
+        place = f"{path}:{line}"
+        if match["end"] is not None:
+            break
+        if match["label"]:
+            owner = _message_on_top(stack, place, match["name"])
+            source.lines[prefix + match["name"]] = line
+            _add_field(owner, match, place)
+        elif match["value"]:
+            if not stack or not isinstance(stack[-1], EnumDescriptorProto):
+                raise SchemaError(f"{place}: the value {match['value']!r} stands outside an enum")
+            source.lines[prefix + match["value"]] = line
+            stack[-1].value.add(name=match["value"], number=_integer(match["value_number"], place))
+        elif match["open"]:
+            stack.append(_open(source.file, stack, match["open"], match["opened"], place))
+            prefix += match["opened"] + "."
+            source.lines[prefix[:-1]] = line
+        elif match["close"]:
+            if not stack:
+                raise SchemaError(f"{place}: '}}' without '{{'")
+            stack.pop()
+            prefix = prefix[: prefix.rfind(".", 0, -1) + 1]
+    if stack:
+        raise SchemaError(f"{path}:{line}: the file ends inside {prefix[:-1]}, expected '}}'")
+    return source
+
+
+def _blank_comment(match: re.Match[str]) -> str:
+    """A comment becomes its newlines, so that lines keep their numbers; a quoted string stays."""
+    return match[1] or " " + "\n" * match[0].count("\n")
+
+
+def _excerpt(text: str, start: int) -> str:
+    return repr(text[start : start + 60].split("\n")[0].rstrip()) if start < len(text) else "the end of the file"
+
+
+def _open(
+    file: FileDescriptorProto,
+    stack: list[DescriptorProto | EnumDescriptorProto],
+    kind: str,
+    name: str,
+    place: str,
+) -> DescriptorProto | EnumDescriptorProto:
+    if not stack:
+        return file.message_type.add(name=name) if kind == "message" else file.enum_type.add(name=name)
+    owner = _message_on_top(stack, place, name)
+    return owner.nested_type.add(name=name) if kind == "message" else owner.enum_type.add(name=name)
+
+
+def _message_on_top(stack: list[DescriptorProto | EnumDescriptorProto], place: str, name: str) -> DescriptorProto:
+    if stack and isinstance(stack[-1], DescriptorProto):
+        return stack[-1]
+    where = f"inside the enum {stack[-1].name}" if stack else "outside a message"
+    raise SchemaError(f"{place}: {name!r} stands {where}")
+
+
+def _integer(text: str, place: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise SchemaError(f"{place}: found {text!r}, expected a number") from None
+
+
+def _add_field(owner: DescriptorProto, match: re.Match[str], place: str) -> None:
+    new = owner.field.add(name=match["name"], label=_LABELS[match["label"]], number=_integer(match["number"], place))
+    scalar = _SCALARS.get(match["type"])
+    if scalar is None:
+        new.type_name = match["type"]
+    else:
+        new.type = scalar
+    options = match[5]
+    if not options:
+        return
+    for key, value in _OPTION.findall(options):
+        if key == "packed":
+            new.options.packed = value == "true"
+        elif key == "default":
+            new.default_value = _default(new, value, place)
+
+
+def _default(owner: FieldDescriptorProto, value: str, place: str) -> str:
+    """The default as a FileDescriptorProto wants it: strings unquoted, numbers in plain decimal."""
+    if owner.type in _TEXTS:
+        return value[1:-1]
+    if owner.type_name or owner.type == FieldDescriptorProto.TYPE_BOOL:
+        return value
+    if owner.type in _FLOATS:
+        try:
+            return repr(float(value))
+        except ValueError:
+            raise SchemaError(f"{place}: found {value!r}, expected a number as default") from None
+    return str(_integer(value, place))
+
+
+def resolve(source: ProtoSource) -> None:
+    """Turn every type name as written into ``.caffe.Name`` with its kind, by proto2's inside-out scoping."""
+    kinds: dict[str, FieldDescriptorProto.Type] = {}
+    for enum in source.file.enum_type:
+        kinds[enum.name] = FieldDescriptorProto.TYPE_ENUM
+    for message in source.file.message_type:
+        _collect(message, message.name, kinds)
+    for message in source.file.message_type:
+        _resolve(message, message.name, kinds, source)
+
+
+def _collect(message: DescriptorProto, name: str, kinds: dict[str, FieldDescriptorProto.Type]) -> None:
+    kinds[name] = FieldDescriptorProto.TYPE_MESSAGE
+    for enum in message.enum_type:
+        kinds[f"{name}.{enum.name}"] = FieldDescriptorProto.TYPE_ENUM
+    for nested in message.nested_type:
+        _collect(nested, f"{name}.{nested.name}", kinds)
+
+
+def _resolve(
+    message: DescriptorProto, name: str, kinds: dict[str, FieldDescriptorProto.Type], source: ProtoSource
+) -> None:
+    for member in message.field:
+        written = member.type_name
+        if not written or written.startswith(f".{PACKAGE}."):
+            continue
+        written = written.lstrip(".").removeprefix(PACKAGE + ".")
+        scope = name
+        while scope and f"{scope}.{written}" not in kinds:
+            scope = scope.rpartition(".")[0]
+        full = f"{scope}.{written}" if scope else written
+        if full not in kinds:
+            raise source.error(f"{name}.{member.name}", f"unknown type {written!r} of the field {member.name!r}")
+        member.type_name, member.type = f".{PACKAGE}.{full}", kinds[full]
+    for nested in message.nested_type:
+        _resolve(nested, f"{name}.{nested.name}", kinds, source)
