@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from caffe2torch.errors import FormatError
+from caffe2torch.errors import FormatError, WeightsError
 
 Array = npt.NDArray[Any]
 
@@ -132,3 +132,29 @@ def check_shape(shape: tuple[int, ...]) -> None:
         raise FormatError(f"the shape {shape} has a negative axis")
     if math.prod(axis or 1 for axis in shape) > MAX_COUNT:
         raise FormatError(f"the shape {shape} is too large, Caffe's limit is {MAX_COUNT} values")
+
+
+def float_arrays(layers: Iterable[Any], weights: Mapping[str, Sequence[Array]]) -> dict[str, list[Array]]:
+    """The weights to write, checked; nothing is copied or converted.
+
+    Raises WeightsError for weights of a layer that is not among ``layers`` (messages with a name), for other types than
+    floats, and for shapes Caffe refuses.
+    """
+    extra = set(weights) - {layer.name for layer in layers}
+    if extra:
+        raise WeightsError(f"the net has no layer for these weights: {', '.join(map(repr, sorted(extra)))}")
+    arrays = {name: [np.asarray(blob) for blob in blobs] for name, blobs in weights.items()}
+    for name, blobs in arrays.items():
+        for index, array in enumerate(blobs):
+            if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+                raise WeightsError(f"layer {name!r}, blob {index} is {array.dtype}, expected float32 or float64")
+            try:
+                check_shape(array.shape)
+            except FormatError as error:
+                raise WeightsError(f"layer {name!r}, blob {index}: {error}") from error
+    return arrays
+
+
+def stored_dtype(array: Array) -> np.dtype[Any]:
+    """What Caffe's formats store an array as: double for float64, float for float32 and (exactly) float16."""
+    return np.dtype("<f8" if array.dtype.itemsize == 8 else "<f4")

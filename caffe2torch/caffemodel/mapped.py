@@ -5,7 +5,10 @@ from __future__ import annotations
 import mmap
 import stat
 import threading
+from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
 
 from caffe2torch.blobs import Array
 from caffe2torch.errors import FormatError
@@ -41,7 +44,7 @@ class MappedFile:
 
     def read_into(self, offset: int, out: Array) -> None:
         """Fill the C-contiguous array ``out`` with the bytes at ``offset``."""
-        target = memoryview(out.view("u1").reshape(-1)).cast("B")
+        target = out.reshape(-1).view(np.uint8).data
         done = 0
         with self._lock:
             try:
@@ -57,7 +60,5 @@ class MappedFile:
     def close(self) -> None:
         """Release file and map."""
         self._file.close()
-        try:
+        with suppress(BufferError):  # an exception being handled still holds a view; the map goes with it
             self.view.close()
-        except BufferError:
-            pass  # an exception being handled still holds a view; the map goes with it

@@ -17,12 +17,12 @@ _MAGIC = {
     b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it and give the caffemodel inside",
     b"Rar!": "a rar archive; unpack it and give the caffemodel inside",
     b"version https://git-lfs": "a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
-    b"\x93NUMPY": "a NumPy array",
-    b"MATLAB 5.0": "a MATLAB file",
-    b"\x80\x02": "a Python pickle",
-    b"\xff\xd8\xff": "a JPEG image",
-    b"\x89PNG": "a PNG image",
-    b"%PDF": "a PDF document",
+    b"\x93NUMPY": "a NumPy array, not a caffemodel",
+    b"MATLAB 5.0": "a MATLAB file, not a caffemodel",
+    b"\x80\x02": "a Python pickle (perhaps a PyTorch checkpoint), not a caffemodel",
+    b"\xff\xd8\xff": "a JPEG image, not a caffemodel",
+    b"\x89PNG": "a PNG image, not a caffemodel",
+    b"%PDF": "a PDF document, not a caffemodel",
 }
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<script")
 
@@ -42,9 +42,9 @@ def what_it_is(view: wire.Buffer) -> str | None:
     head = bytes(view[:_HEAD])
     for magic, meaning in _MAGIC.items():
         if head.startswith(magic):
-            return f"is {meaning}, not a caffemodel"
+            return f"is {meaning}"
     if head[257:262] == b"ustar":
-        return "is a tar archive; unpack it and give the caffemodel inside, not a caffemodel"
+        return "is a tar archive; unpack it and give the caffemodel inside"
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_HTML):
         return "is a web page, saved in place of the download; fetch the file itself"
     if not head.strip(b"\0"):
