@@ -13,13 +13,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from caffe2torch.errors import ZooError
-from caffe2torch.manifest import Entry, Figure, FileEntry, Manifest, Source, read_manifest
+from caffe2torch.zoo_manifest import Entry, Figure, FileEntry, Manifest, Source, read_manifest
 
 __all__ = [
     "Entry",
     "Figure",
     "FileEntry",
     "Source",
+    "by_hand",
     "cache_folder",
     "data_root",
     "default_name",
@@ -30,6 +31,7 @@ __all__ = [
     "how_to_get",
     "is_here",
     "names",
+    "wanted",
 ]
 
 WEIGHTS_VARIABLE = "CAFFE2TORCH_WEIGHTS"
@@ -72,6 +74,16 @@ def entry(name: str) -> Entry:
     near = difflib.get_close_matches(name.casefold().replace("-", "_"), list(folded), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(folded[key] for key in near)}?" if near else f"known: {', '.join(models)}"
     raise ZooError(f"the zoo has no model called {name!r}; {hint} `caffe2torch zoo` lists them all")
+
+
+def wanted(name: str) -> tuple[tuple[FileEntry, Entry], ...]:
+    """The files to have for ``name``, each with a model that needs it; ``name`` is a model or one file of a model."""
+    for model in _manifest().models.values():
+        for file in model.files:
+            if name == file.name:
+                return ((file, model),)
+    model = entry(name)
+    return tuple((file, model) for file in model.files)
 
 
 def cache_folder() -> Path:
@@ -120,26 +132,25 @@ def find_file(file: FileEntry) -> Path:
     raise ZooError(f"{file.name} is not on this machine (looked in {looked}): {how_to_get(file)}")
 
 
-def how_to_get(file: FileEntry, folder: Path | None = None) -> str:
+def how_to_get(file: FileEntry) -> str:
     """One sentence: the command that fetches ``file``, or what to download by hand and where to put it."""
-    owners = [model.name for model in _manifest().models.values() if file in model.files]
     if not file.sources:
-        return "install caffe2torch again: the file comes with it"
-    target = (folder or download_folder()) / file.name
-    by_hand = [source for source in file.sources if not source.automatic]
-    parts = []
-    if owners and len(by_hand) < len(file.sources):
-        parts.append(f"run `caffe2torch download {owners[0]}` (or `python tools/download_weights.py {owners[0]}`)")
-    if by_hand:
-        parts.append(f"{by_hand_steps(file, target)}")
-    return ", or ".join(parts)
+        return "install caffe2torch again, the file comes with it"
+    owners = [model.name for model in _manifest().models.values() if file in model.files]
+    wanted = owners[0] if len(owners) == 1 else file.name
+    ways = []
+    if any(source.automatic for source in file.sources):
+        ways.append(f"run `caffe2torch download {wanted}` (or `python tools/download_weights.py {wanted}`)")
+    if not all(source.automatic for source in file.sources):
+        ways.append(by_hand(file, download_folder()))
+    return ", or ".join(ways)
 
 
-def by_hand_steps(file: FileEntry, target: Path) -> str:
-    """What a person with a browser has to do to get ``file`` to ``target``."""
+def by_hand(file: FileEntry, folder: Path) -> str:
+    """What a person with a browser has to do to get ``file`` into ``folder``: links, name, size and hash."""
     links = " or ".join(f"{source.url} ({source.kind})" for source in file.sources)
     size = f"{file.bytes:,} bytes" if file.bytes is not None else f"about {file.size / 1e6:.0f} MB"
     digest = f", sha256 {file.sha256}" if file.sha256 else f", sha1 {file.sha1}" if file.sha1 else ""
     wanted = file.published_as or file.name
-    note = f" Note: {file.note}" if file.note else ""
-    return f"download {wanted} in a browser from {links} and save it as {target} ({size}{digest}).{note}"
+    note = f" ({file.note})" if file.note else ""
+    return f"get {wanted} with a browser from {links} and save it as {folder / file.name} ({size}{digest}){note}"

@@ -71,7 +71,8 @@ class Figure:
 class Entry:
     """A model of the zoo: where its nets are, which files it needs, how pictures go in, what comes out.
 
-    ``aliases`` maps a layer of the net to a second name under which a weight file may store it.
+    ``aliases`` maps a layer of the net to a second name under which a weight file may store it; ``extra_layers`` are
+    layers the weights hold and the deploy net has no use for (the classifier the model was trained with).
     ``preprocessing`` has the keys of ``caffe2torch.preprocess.Spec``.
     """
 
@@ -90,6 +91,7 @@ class Entry:
     code_blob: str | None = None
     code_layer: str | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
+    extra_layers: tuple[str, ...] = ()
     published: tuple[Figure, ...] = ()
 
     @property
@@ -244,6 +246,7 @@ def _model(
         code_blob=table.optional("code_blob", str),
         code_layer=table.optional("code_layer", str),
         aliases=_aliases(table),
+        extra_layers=_strings(table, "extra_layers"),
         published=tuple(_figure(row) for row in table.tables("published")),
     )
     table.done()
@@ -284,6 +287,14 @@ def _aliases(table: _Table) -> Mapping[str, str]:
         if type(value) is not str or not value:
             raise table.error(f"aliases.{key}: expected a layer name, found {value!r}")
     return MappingProxyType(aliases)
+
+
+def _strings(table: _Table, key: str) -> tuple[str, ...]:
+    values = table.optional(key, list) or []
+    for value in values:
+        if type(value) is not str or not value:
+            raise table.error(f"{key}: expected a list of names, found {value!r}")
+    return tuple(values)
 
 
 def _figure(table: _Table) -> Figure:
