@@ -35,6 +35,8 @@ class Filler:
 def from_caffe(message: Message) -> Filler:
     """The plain form of a ``FillerParameter``."""
     norm = message.DESCRIPTOR.fields_by_name["variance_norm"].enum_type
+    if message.file:
+        raise LayerError(f"a filler names the file {message.file!r}, as some forks do; load those values as weights")
     return Filler(
         type=message.type,
         value=message.value,

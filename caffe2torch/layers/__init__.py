@@ -2,6 +2,32 @@
 
 from __future__ import annotations
 
-from caffe2torch.layers import activation, conv, inner_product, norm, pooling, softmax
+from caffe2torch.layers import (
+    accuracy,
+    activation,
+    conv,
+    eltwise,
+    inner_product,
+    loss,
+    norm,
+    pooling,
+    scale,
+    shape,
+    softmax,
+    source,
+)
 
-__all__ = ["activation", "conv", "inner_product", "norm", "pooling", "softmax"]
+__all__ = [
+    "accuracy",
+    "activation",
+    "conv",
+    "eltwise",
+    "inner_product",
+    "loss",
+    "norm",
+    "pooling",
+    "scale",
+    "shape",
+    "softmax",
+    "source",
+]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from caffe2torch.errors import LayerError
 from caffe2torch.fillers import Filler, fill
-from caffe2torch.layers.registry import Layer, Message, Shape, parameter, register
+from caffe2torch.layers.registry import Layer, Message, Shape, parameter, refuse, register
 
 
 class _Plain(Layer):
@@ -73,20 +73,26 @@ class BNLL(_Plain):
 
 @register("Dropout")
 class Dropout(Layer):
-    """In training zeroes values with probability ``ratio`` and divides the others by 1 - ratio; in test the identity."""
+    """In training zeroes values with probability ``ratio`` and divides the rest by 1 - ratio; in test the identity.
 
-    def __init__(self, ratio: float = 0.5) -> None:
+    ``scale_train`` false (a fork's form) leaves the rest unscaled, and multiplies by 1 - ratio in test instead.
+    """
+
+    def __init__(self, ratio: float = 0.5, *, scale_train: bool = True) -> None:
         super().__init__()
         if not 0.0 <= ratio < 1.0:
             raise LayerError(f"dropout_ratio is {ratio}: expected at least 0 and less than 1")
-        self.ratio = ratio
+        self.ratio, self.scale_train = ratio, scale_train
 
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Dropout:
-        return cls(layer.dropout_param.dropout_ratio)
+        p = layer.dropout_param
+        refuse(p, "sample_weights_test")
+        return cls(p.dropout_ratio, scale_train=p.scale_train)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.ratio) if self.training else x
+        y = F.dropout(x, self.ratio) if self.training else x
+        return y if self.scale_train else y * (1.0 - self.ratio)
 
     def extra_repr(self) -> str:
         return f"ratio={self.ratio:g}"
@@ -110,7 +116,7 @@ class Power(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.power * self.scale == 0.0:
-            # A constant whatever x is, infinities included; multiplying by 0 would make NaN of them.
+            # A constant whatever x is, with a gradient of 0; sign keeps infinities from becoming NaN.
             return torch.full_like(x, 1.0 if self.power == 0.0 else _power(self.shift, self.power)) + 0.0 * x.sign()
         y = x if self.scale == 1.0 else x * self.scale
         y = y if self.shift == 0.0 else y + self.shift

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caffe2torch.errors import LayerError
-from caffe2torch.layers.registry import Layer, Message, Shape, register
+from caffe2torch.layers.registry import Layer, Message, Shape, enum_name, refuse, register
 
 
 @register("LRN")
@@ -40,7 +40,7 @@ class LRN(Layer):
         p = layer.lrn_param
         if len(bottom_shapes[0]) != 4:
             raise LayerError(f"the bottom has shape {bottom_shapes[0]}: expected 4 axes (N, C, H, W)")
-        within = p.norm_region == p.WITHIN_CHANNEL
+        within = enum_name(p, "norm_region") == "WITHIN_CHANNEL"
         return cls(p.local_size, alpha=p.alpha, beta=p.beta, k=p.k, within_channel=within)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,6 +103,7 @@ class BatchNorm(Layer):
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> BatchNorm:
         p = layer.batch_norm_param
+        refuse(p, "scale_bias")
         shape = bottom_shapes[0]
         if not shape:
             raise LayerError("the bottom is a scalar: expected at least 1 axis")

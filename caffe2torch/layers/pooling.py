@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caffe2torch.errors import LayerError
-from caffe2torch.layers.registry import Layer, Message, Shape, register
+from caffe2torch.layers.registry import Layer, Message, Shape, enum_name, register
 
 Pair = tuple[int, int]
 FLT_MAX = torch.finfo(torch.float32).max
@@ -67,13 +67,12 @@ class Pooling(Layer):
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Pooling:
         p = layer.pooling_param
-        method = _enum_name(p, "pool")
         made = cls(
-            method,
+            enum_name(p, "pool"),
             kernel=None if p.global_pooling else _kernel(p),
             stride=_pair(p, "stride"),
             pad=_pair(p, "pad"),
-            ceil=_enum_name(p, "round_mode") == "CEIL",
+            ceil=p.ceil_mode if p.HasField("ceil_mode") else enum_name(p, "round_mode") == "CEIL",
             mask=len(layer.top) > 1,
         )
         if p.global_pooling and any(p.HasField(f) for f in ("kernel_size", "kernel_h", "kernel_w")):
@@ -156,13 +155,6 @@ class Pooling(Layer):
         return (
             f"{self.method}, kernel={self.kernel or 'global'}, stride={self.stride}, pad={self.pad}, ceil={self.ceil}"
         )
-
-
-def _enum_name(message: Message, field: str) -> str:
-    """Name of an enum field's value."""
-    values = message.DESCRIPTOR.fields_by_name[field].enum_type.values_by_number
-    name: str = values[getattr(message, field)].name
-    return name
 
 
 def _kernel(p: Message) -> Pair:

@@ -119,6 +119,23 @@ def canonical_axis(axis: int, shape: Sequence[int], field: str) -> int:
     return axis % ndim
 
 
+def refuse(p: Message, *fields: str) -> None:
+    """Raise LayerError for fields of Caffe's forks that are set and would change what the layer computes."""
+    for field in fields:
+        value = getattr(p, field)
+        if value and value != p.DESCRIPTOR.fields_by_name[field].default_value:
+            raise LayerError(
+                f"{p.DESCRIPTOR.name} has {field}: {value!r}, a fork's extension that is not supported; "
+                "remove it, or register a class of your own for the layer"
+            )
+
+
+def enum_name(p: Message, field: str) -> str:
+    """The name of an enum field's value."""
+    name: str = p.DESCRIPTOR.fields_by_name[field].enum_type.values_by_number[getattr(p, field)].name
+    return name
+
+
 def types() -> tuple[str, ...]:
     """All registered type names, sorted."""
     return tuple(sorted(_registry))

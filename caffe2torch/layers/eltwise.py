@@ -1,0 +1,85 @@
+"""Eltwise: the sum, product or maximum of several bottoms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from caffe2torch.errors import LayerError
+from caffe2torch.layers.registry import Layer, Message, Shape, enum_name, register
+
+
+@register("Eltwise")
+class Eltwise(Layer):
+    """SUM (with coefficients), PROD or MAX over any number of bottoms of one shape.
+
+    MAX passes its gradient to one bottom only: of the first two the second wins a tie, later ones lose it. With
+    ``stable`` false the gradient of PROD is top / bottom, as Caffe computes it then (NaN where a bottom is 0).
+    """
+
+    bottoms = (2, None)
+
+    def __init__(self, operation: str = "SUM", coefficients: Sequence[float] = (), *, stable: bool = True) -> None:
+        super().__init__()
+        self.operation, self.coefficients, self.stable = operation, tuple(coefficients), stable
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Eltwise:
+        p = layer.eltwise_param
+        operation = enum_name(p, "operation")
+        if len(p.coeff) not in (0, len(bottom_shapes)) or (p.coeff and operation != "SUM"):
+            raise LayerError(
+                f"{len(p.coeff)} coeff for {operation} of {len(bottom_shapes)} bottoms: "
+                "expected none, or for SUM one per bottom"
+            )
+        for shape in bottom_shapes:
+            if shape != bottom_shapes[0]:
+                raise LayerError(f"the bottoms have different shapes {bottom_shapes[0]} and {shape}")
+        return cls(operation, tuple(p.coeff), stable=p.stable_prod_grad)
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        if self.operation == "SUM":
+            return self._sum(bottoms)
+        if self.operation == "MAX":
+            # torch.maximum would divide the gradient among equal values.
+            top = torch.where(bottoms[0] > bottoms[1], bottoms[0], bottoms[1])
+            for x in bottoms[2:]:
+                top = torch.where(x > top, x, top)
+            return top
+        if not self.stable:
+            unstable: Tensor = _UnstableProduct.apply(*bottoms)  # type: ignore[no-untyped-call]
+            return unstable
+        top = bottoms[0]
+        for x in bottoms[1:]:
+            top = top * x
+        return top
+
+    def _sum(self, bottoms: Sequence[Tensor]) -> Tensor:
+        coefficients = self.coefficients or (1.0,) * len(bottoms)
+        top = bottoms[0] if coefficients[0] == 1.0 else bottoms[0] * coefficients[0]
+        for x, coefficient in zip(bottoms[1:], coefficients[1:], strict=True):
+            top = torch.add(top, x, alpha=coefficient)
+        return top
+
+    def extra_repr(self) -> str:
+        return self.operation + (f", {self.coefficients}" if self.coefficients else "")
+
+
+class _UnstableProduct(torch.autograd.Function):
+    """A product whose gradient is top / bottom * gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, *bottoms: Tensor) -> Tensor:
+        top = bottoms[0]
+        for x in bottoms[1:]:
+            top = top * x
+        ctx.save_for_backward(top, *bottoms)
+        return top
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        top, *bottoms = ctx.saved_tensors
+        return tuple(top / x * gradients[0] for x in bottoms)
