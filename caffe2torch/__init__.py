@@ -13,24 +13,35 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from caffe2torch.caffemodel import open_weights, write_caffemodel
     from caffe2torch.errors import Caffe2TorchError
-    from caffe2torch.extract import extract
     from caffe2torch.graph import build_graph
     from caffe2torch.hdf5 import write_hdf5
     from caffe2torch.layers.registry import Layer, register
     from caffe2torch.load import load
     from caffe2torch.net import CaffeNet
     from caffe2torch.prototxt import read_net, read_solver
-    from caffe2torch.retrieval.readers import read_codes
+
+__all__ = [
+    "Caffe2TorchError",
+    "CaffeNet",
+    "Layer",
+    "__version__",
+    "build_graph",
+    "load",
+    "open_weights",
+    "read_net",
+    "read_solver",
+    "register",
+    "write_caffemodel",
+    "write_hdf5",
+]
 
 _HOMES = {
     "Caffe2TorchError": "errors",
     "CaffeNet": "net",
     "Layer": "layers.registry",
     "build_graph": "graph",
-    "extract": "extract",
     "load": "load",
     "open_weights": "caffemodel",
-    "read_codes": "retrieval.readers",
     "read_net": "prototxt",
     "read_solver": "prototxt",
     "register": "layers.registry",
@@ -38,13 +49,13 @@ _HOMES = {
     "write_hdf5": "hdf5",
 }
 
-__all__ = [*sorted(_HOMES), "__version__"]  # noqa: PLE0604
-
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'caffe2torch' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"caffe2torch.{_HOMES[name]}"), name)
+    # A function may have the name of its module (load): take the place the import system gave to the module.
+    value = globals()[name] = getattr(importlib.import_module(f"caffe2torch.{_HOMES[name]}"), name)
+    return value
 
 
 def __dir__() -> list[str]:

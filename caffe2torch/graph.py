@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from caffe2torch import schema
 from caffe2torch.errors import GraphError, UsageError
 from caffe2torch.schema import Message
 
@@ -53,6 +54,15 @@ class Node:
     """(blob, top): blobs that share storage with an in-place top, so that they take its value afterwards."""
     message: Message = field(repr=False, compare=False)
     """The layer's own LayerParameter (V2) with ``phase`` set."""
+
+    def __getstate__(self) -> dict[str, object]:
+        """For pickle and deepcopy: the message's class is made at run time, so it travels as bytes."""
+        return {**self.__dict__, "message": self.message.SerializeToString()}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        message = schema.new("LayerParameter")
+        message.ParseFromString(state["message"])
+        self.__dict__.update(state, message=message)
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -273,4 +283,3 @@ class _Wiring:
 def _param_spec(param: Message) -> ParamSpec:
     strict = param.share_mode == 0
     return ParamSpec(name=param.name, lr_mult=param.lr_mult, decay_mult=param.decay_mult, strict=strict)
-

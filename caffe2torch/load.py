@@ -44,7 +44,7 @@ def load(
     collects prototxt fields the schema lacks instead of raising. ``net.report`` says what was loaded.
     """
     path = Path(prototxt)
-    graph = build_graph(read_net(path, unknown_fields), phase=phase, level=level, stages=stages)
+    graph = build_graph(read_net(path, unknown=unknown_fields), phase=phase, level=level, stages=stages)
     net = build_net(graph, path.parent, input_shapes)
     if weights is None:
         report = fill(net)

@@ -267,7 +267,9 @@ def _plan(structure: Structure, nodes: Sequence[Node], outputs: tuple[str, ...])
                 tops=node.tops,
                 detached=_detached(node, graph),
                 refreshed=refreshed,
-                free=tuple(b for b in dict.fromkeys((*node.bottoms, *node.tops)) if last[b] == index and b not in outputs),
+                free=tuple(
+                    b for b in dict.fromkeys((*node.bottoms, *node.tops)) if last[b] == index and b not in outputs
+                ),
             )
         )
     return tuple(steps)
@@ -289,7 +291,7 @@ def _share(graph: Graph, attributes: Mapping[int, str], modules: Mapping[str, La
     """Tie the parameters that carry one name, to the first layer that has it, as Caffe's AppendParam does."""
     owners: dict[str, tuple[Node, Layer, str]] = {}
     for node in graph.nodes:
-        layer = modules[attributes[node.name]]
+        layer = modules[attributes[node.index]]
         names = [name for name, _ in layer.blob_items()]
         if len(node.params) > len(names):
             raise LayerError(

@@ -1,0 +1,196 @@
+"""CaffeNet: the plan, selection, sharing, names, losses."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from caffe2torch.errors import GraphError, LayerError, UnsupportedLayerError, UsageError
+from caffe2torch.graph import build_graph
+from caffe2torch.load import fill, load
+from caffe2torch.net import CaffeNet, attribute_name, build
+from caffe2torch.prototxt import parse
+from caffe2torch.upgrade import upgrade_net
+
+INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } } '
+
+
+def net(text: str, phase: str = "test", shape: tuple[int, ...] = (2, 3)) -> CaffeNet:
+    made = build(build_graph(upgrade_net(parse(INPUT + text)), phase=phase), {"x": shape})
+    fill(made)
+    return made
+
+
+def product(bottom: str, top: str, outputs: int, extra: str = "", name: str = "", bias: str = "true") -> str:
+    return (
+        f'layer {{ name: "{name or top}" type: "InnerProduct" bottom: "{bottom}" top: "{top}" {extra} '
+        f'inner_product_param {{ num_output: {outputs} bias_term: {bias} weight_filler {{ type: "xavier" }} }} }} '
+    )
+
+
+def relu(bottom: str, top: str, name: str = "") -> str:
+    return f'layer {{ name: "{name or top + "_relu"}" type: "ReLU" bottom: "{bottom}" top: "{top}" }} '
+
+
+def test_forward_returns_the_output_blobs_by_name() -> None:
+    made = net(product("x", "a", 4) + relu("a", "a") + product("a", "b", 2))
+    outputs = made(torch.ones(5, 3))
+    assert {k: tuple(v.shape) for k, v in outputs.items()} == {"b": (5, 2)}
+
+
+def test_inputs_may_be_given_by_name() -> None:
+    made, x = net(product("x", "a", 4)), torch.randn(2, 3)
+    assert torch.equal(made({"x": x})["a"], made(x)["a"])
+
+
+@pytest.mark.parametrize("inputs", [(), (torch.ones(2, 3),) * 2, ({"y": torch.ones(2, 3)},)])
+def test_wrong_inputs_name_the_right_ones(inputs: tuple[object, ...]) -> None:
+    with pytest.raises(UsageError, match="x"):
+        net(product("x", "a", 4))(*inputs)
+
+
+def test_select_prunes_to_what_a_blob_needs() -> None:
+    made = net(product("x", "a", 4) + product("a", "b", 5) + product("a", "c", 6))
+    cut = made.select("b")
+    assert list(cut.layers()) == ["a", "b"]
+    assert cut.layer("a") is made.layer("a")
+    assert list(cut(torch.ones(2, 3))) == ["b"]
+
+
+def test_select_of_an_unknown_blob_suggests() -> None:
+    with pytest.raises(GraphError, match="did you mean 'conv1'"):
+        net(product("x", "conv1", 4)).select("conv_1")
+
+
+def test_select_beyond_an_earlier_cut_says_which_layers_are_gone() -> None:
+    made = net(product("x", "a", 4) + product("a", "b", 5))
+    with pytest.raises(GraphError, match="needs the layers b"):
+        made.select("a").select("b")
+
+
+def test_in_place_blob_has_the_last_writers_value() -> None:
+    made = net(product("x", "a", 4) + relu("a", "a"))
+    assert (made(torch.randn(8, 3))["a"] >= 0).all()
+
+
+def test_blobs_are_dropped_after_their_last_use() -> None:
+    made = net(product("x", "a", 4) + product("a", "b", 4) + product("b", "c", 4))
+    assert [step.free for step in made.plan] == [("x",), ("a",), ("b",)]
+
+
+def test_shared_parameters_are_one_and_their_gradients_add_up() -> None:
+    share = 'param { name: "w" } param { name: "v" }'
+    made = net(product("x", "a", 3, share) + product("a", "b", 3, share))
+    assert made.layer("a").weight is made.layer("b").weight
+    assert len(list(made.parameters())) == 2
+    x = torch.randn(2, 3)
+    made(x)["b"].sum().backward()
+    w = made.layer("a").weight.detach().clone().requires_grad_()
+    first = x @ w.T
+    ((first @ w.T).sum()).backward()
+    assert torch.allclose(made.layer("a").weight.grad, w.grad, atol=1e-6)  # type: ignore[arg-type]
+
+
+def test_sharing_with_another_shape_is_refused_unless_permissive() -> None:
+    one, two = 'param { name: "w" }', 'param { name: "w" share_mode: PERMISSIVE }'
+    flat = "inner_product_param { bias_term: false }"
+    with pytest.raises(GraphError, match=r"shape \(3, 2\).*\(2, 3\)"):
+        net(product("x", "a", 2, one) + product("a", "b", 3, one))
+    made = net(product("x", "a", 2, one, bias="false") + product("a", "b", 3, two, bias="false"))
+    made(torch.randn(2, 3))["b"].sum().backward()
+    assert made.layer("b").weight.shape == (3, 2)
+    assert made.layer("b").weight.data_ptr() == made.layer("a").weight.data_ptr()
+    again = pickle.loads(pickle.dumps(made))
+    x = torch.randn(4, 3)
+    assert torch.equal(again(x)["b"], made(x)["b"])
+
+
+def test_more_params_than_blobs_are_refused() -> None:
+    with pytest.raises(LayerError, match="3 param"):
+        net(product("x", "a", 2, "param { } param { } param { }"))
+
+
+@pytest.mark.parametrize(
+    "name, attribute",
+    [
+        ("conv1", "conv1"),
+        ("loss: 50%-fire-rate", "loss__50__fire_rate"),
+        ("inception_3a/1x1", "inception_3a_1x1"),
+        ("type", "type_"),
+        ("half", "half_"),
+        ("forward", "forward_"),
+        ("1st", "layer_1st"),
+        ("class", "class_"),
+        ("a.b", "a_b"),
+        ("ä", "_"),
+    ],
+)
+def test_layer_names_become_attribute_names(name: str, attribute: str) -> None:
+    assert attribute_name(name) == attribute
+
+
+def test_names_that_meet_in_one_attribute_are_numbered() -> None:
+    made = net(product("x", "a", 3, name="f/c") + product("a", "b", 3, name="f.c"))
+    assert sorted(made.state_dict()) == ["f_c.bias", "f_c.weight", "f_c_2.bias", "f_c_2.weight"]
+
+
+def test_unknown_layer_types_are_listed_at_once() -> None:
+    text = 'layer { name: "p" type: "Poolling" bottom: "x" top: "p" } layer { name: "q" type: "Zzz" bottom: "p" }'
+    with pytest.raises(UnsupportedLayerError, match=r"(?s)'Poolling'.*did you mean 'Pooling'.*'Zzz'"):
+        net(text)
+
+
+def test_a_layer_that_cannot_take_its_bottom_is_named() -> None:
+    text = 'layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 2 } }'
+    with pytest.raises(LayerError, match=r"layer 'c' \(Convolution\)"):
+        net(text)
+
+
+def test_wrong_number_of_bottoms_is_named() -> None:
+    with pytest.raises(LayerError, match=r"'s' \(Sigmoid\) has 2 bottoms \(x, a\), expected 1"):
+        net(relu("x", "a") + 'layer { name: "s" type: "Sigmoid" bottom: "x" bottom: "a" top: "s" }')
+
+
+def test_a_loss_layer_without_top_gets_one_and_counts() -> None:
+    text = relu("x", "a") + 'layer { name: "l" type: "EuclideanLoss" bottom: "a" bottom: "x" loss_weight: 3 }'
+    made = net(text.replace("loss_weight: 3", ""))
+    assert made.loss_weights == {"l": 1.0}
+    outputs = made(-torch.ones(2, 3))
+    assert made.loss(outputs).item() == pytest.approx(6 / 4)
+
+
+def test_propagate_down_false_cuts_the_gradient() -> None:
+    text = (
+        'layer { name: "e" type: "Eltwise" bottom: "a" bottom: "b" top: "e" '
+        "propagate_down: true propagate_down: false }"
+    )
+    made = net(product("x", "a", 2) + product("x", "b", 2) + text)
+    made(torch.randn(2, 3))["e"].sum().backward()
+    assert made.layer("a").weight.grad is not None
+    assert made.layer("b").weight.grad is None
+
+
+def test_parameter_specs_carry_the_multipliers() -> None:
+    made = net(product("x", "a", 2, "param { lr_mult: 10 decay_mult: 0.5 }"))
+    specs = {name: (s.lr_mult, s.decay_mult) for name, s in made.parameter_specs().items()}
+    assert specs == {"a.weight": (10.0, 0.5), "a.bias": (1.0, 1.0)}
+
+
+def test_compiles_and_exports_in_one_graph() -> None:
+    made = net(product("x", "a", 4) + relu("a", "a") + product("a", "b", 2))
+    x = torch.randn(3, 3)
+    compiled = torch.compile(made, fullgraph=True, backend="eager")
+    assert torch.allclose(compiled(x)["b"], made(x)["b"])
+    exported = torch.export.export(made, (x,), dynamic_shapes=(((torch.export.Dim("batch"), None),),))
+    more = torch.randn(7, 3)
+    assert torch.allclose(exported.module()(more)["b"], made(more)["b"])
+
+
+def test_phase_sets_training_mode(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(INPUT + 'layer { name: "d" type: "Dropout" bottom: "x" top: "d" }', "utf-8")
+    assert load(path, phase="train").training
+    assert not load(path).training
