@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -95,7 +95,7 @@ def is_repeated(field: Any) -> bool:
     return field.label == FieldDescriptor.LABEL_REPEATED if repeated is None else bool(repeated)
 
 
-@lru_cache(maxsize=None)
+@cache
 def required_names(descriptor: Descriptor) -> tuple[str, ...]:
     """Names of the fields without which a message is not complete."""
     return tuple(field.name for field in descriptor.fields if _is_required(field))

@@ -9,7 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+)
 
 from caffe2torch.errors import SchemaError
 
@@ -170,7 +175,7 @@ def _default(owner: FieldDescriptorProto, value: str, place: str) -> str:
 
 def resolve(source: ProtoSource) -> None:
     """Turn every type name as written into ``.caffe.Name`` with its kind, by proto2's inside-out scoping."""
-    kinds: dict[str, FieldDescriptorProto.Type] = {}
+    kinds: dict[str, FieldDescriptorProto.Type.ValueType] = {}
     for enum in source.file.enum_type:
         kinds[enum.name] = FieldDescriptorProto.TYPE_ENUM
     for message in source.file.message_type:
@@ -179,7 +184,7 @@ def resolve(source: ProtoSource) -> None:
         _resolve(message, message.name, kinds, source)
 
 
-def _collect(message: DescriptorProto, name: str, kinds: dict[str, FieldDescriptorProto.Type]) -> None:
+def _collect(message: DescriptorProto, name: str, kinds: dict[str, FieldDescriptorProto.Type.ValueType]) -> None:
     kinds[name] = FieldDescriptorProto.TYPE_MESSAGE
     for enum in message.enum_type:
         kinds[f"{name}.{enum.name}"] = FieldDescriptorProto.TYPE_ENUM
@@ -188,7 +193,7 @@ def _collect(message: DescriptorProto, name: str, kinds: dict[str, FieldDescript
 
 
 def _resolve(
-    message: DescriptorProto, name: str, kinds: dict[str, FieldDescriptorProto.Type], source: ProtoSource
+    message: DescriptorProto, name: str, kinds: dict[str, FieldDescriptorProto.Type.ValueType], source: ProtoSource
 ) -> None:
     for member in message.field:
         written = member.type_name

@@ -25,10 +25,12 @@ _TOKEN = re.compile(
 _INTEGER = re.compile(r"0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
 _FLOAT = re.compile(r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)[fF]?")
 _ESCAPE = re.compile(
-    rb"\\(?:([abfnrtv\\?'\"])|([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.|\Z))", re.DOTALL
+    rb"\\(?:([abfnrtv\\?'\"])|([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.|\Z))",
+    re.DOTALL,
 )
 _SIMPLE_ESCAPES = dict(zip(b"abfnrtv\\?'\"", b"\a\b\f\n\r\t\v\\?'\"", strict=True))
 _MAX_DIGITS = 30  # far beyond any 64-bit number, and short enough to convert in no time
+_HUGE = 1 << 100
 
 INTEGER_RANGES = {
     **dict.fromkeys((Field.TYPE_INT32, Field.TYPE_SINT32, Field.TYPE_SFIXED32), (-(2**31), 2**31 - 1)),
@@ -51,7 +53,7 @@ class Token(NamedTuple):
             return "the end of the file"
         if self.kind == "bad" and self.text in "\"'":
             return "a string without its closing quote on the same line"
-        if self.kind == "bad" and not self.text.isprintable() or self.text == "\N{NO-BREAK SPACE}":
+        if self.kind == "bad" and not (self.text.isprintable() and self.text.isascii()):
             return f"the character U+{ord(self.text):04X}"
         shown = self.text if len(self.text) <= 40 else self.text[:37] + "..."
         return shown if self.kind == "string" else repr(shown)
@@ -76,7 +78,7 @@ def integer(text: str) -> int | None:
     if not _INTEGER.fullmatch(text):
         return None
     if len(text) > _MAX_DIGITS:
-        return 10**_MAX_DIGITS
+        return _HUGE
     if text[:2] in ("0x", "0X"):
         return int(text, 16)
     return int(text, 8 if text[0] == "0" else 10)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from caffe2torch import schema as schemas
 from caffe2torch.errors import PrototxtError
+from caffe2torch.prototxt.parser import Parser, UnknownField
+from caffe2torch.prototxt.printer import to_text
 from caffe2torch.schema import Message, Schema
-from caffe2torch.textparse import Parser, UnknownField
-from caffe2torch.textprint import to_text
 from caffe2torch.upgrade import upgrade_net, upgrade_solver
 
 __all__ = ["UnknownField", "parse", "read", "read_net", "read_solver", "to_text"]
@@ -43,8 +43,8 @@ def parse(
 def read(
     path: str | os.PathLike[str],
     message_type: str = "NetParameter",
-    *,
     unknown: list[UnknownField] | None = None,
+    *,
     schema: Schema | None = None,
 ) -> Message:
     """Parse the file at ``path`` as it stands, without upgrading it.
@@ -59,20 +59,20 @@ def read(
 
 
 def read_net(
-    path: str | os.PathLike[str], *, unknown: list[UnknownField] | None = None, schema: Schema | None = None
+    path: str | os.PathLike[str], unknown: list[UnknownField] | None = None, *, schema: Schema | None = None
 ) -> Message:
     """The net at ``path`` in current (V2) form. Raises PrototxtError also for a file without layers."""
-    net = read(path, "NetParameter", unknown=unknown, schema=schema)
+    net = read(path, "NetParameter", unknown, schema=schema)
     if not net.layer and not net.layers:
         raise PrototxtError("no layers in this file, expected a net ('layer {' or 'layers {')", path=os.fspath(path))
     return upgrade_net(net, path=os.fspath(path))
 
 
 def read_solver(
-    path: str | os.PathLike[str], *, unknown: list[UnknownField] | None = None, schema: Schema | None = None
+    path: str | os.PathLike[str], unknown: list[UnknownField] | None = None, *, schema: Schema | None = None
 ) -> Message:
     """The solver at ``path`` in current form, nets written inside it upgraded too."""
-    solver = read(path, "SolverParameter", unknown=unknown, schema=schema)
+    solver = read(path, "SolverParameter", unknown, schema=schema)
     return upgrade_solver(solver, path=os.fspath(path))
 
 

@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor import FieldDescriptor as Field
 
-from caffe2torch import textformat
 from caffe2torch.errors import PrototxtError
+from caffe2torch.prototxt import tokens
+from caffe2torch.prototxt.tokens import INTEGER_RANGES, Token
 from caffe2torch.schema import Message, is_repeated, required_names
-from caffe2torch.textformat import INTEGER_RANGES, Token
 
 _MAX_DEPTH = 100
 _TRUE, _FALSE = ("true", "True", "t"), ("false", "False", "f")
@@ -45,7 +45,7 @@ class Parser:
         self._text, self._path, self._encoding = text, path, encoding
         self._unknown = unknown
         self._problems: list[tuple[int, str]] = []
-        self._tokens = textformat.tokens(text)
+        self._tokens = tokens.tokens(text)
         self._token = next(self._tokens)
 
     def parse(self, message: Message) -> None:
@@ -64,7 +64,7 @@ class Parser:
         self._raise_problems()
 
     def _raise_problems(self) -> NoReturn:
-        places = [(*textformat.place(self._text, start), message) for start, message in self._problems]
+        places = [(*tokens.place(self._text, start), message) for start, message in self._problems]
         line, column, first = places[0]
         rest = "".join(f"\n{self._path}:{line}:{column}: {message}" for line, column, message in places[1:])
         raise PrototxtError(first + rest, path=self._path, line=line, column=column)
@@ -121,7 +121,7 @@ class Parser:
     def _refuse_second(self, token: Token, descriptor: Descriptor, seen: dict[str, int]) -> None:
         first = seen.setdefault(token.text, token.start)
         if first != token.start:
-            line, _ = textformat.place(self._text, first)
+            line, _ = tokens.place(self._text, first)
             problem = f"{token.text!r} is given twice in this {descriptor.name} (first on line {line}), expected once"
             self._fail(token, problem)
 
@@ -172,7 +172,7 @@ class Parser:
         if self._unknown is None:
             self._problems.append((token.start, _unknown_message(token.text, descriptor)))
         else:
-            line, column = textformat.place(self._text, token.start)
+            line, column = tokens.place(self._text, token.start)
             self._unknown.append(UnknownField(self._path, line, column, token.text, descriptor.name))
         colon = self._skip(":")
         if not colon and not (self._at("{") or self._at("<")):
@@ -224,7 +224,7 @@ class Parser:
 
     def _integer(self, field: Any, low: int, high: int) -> int:
         minus = self._skip("-")
-        value = textformat.integer(self._token.text) if self._token.kind == "number" else None
+        value = tokens.integer(self._token.text) if self._token.kind == "number" else None
         if value is None:
             self._expected(_wanted(field))
         value = -value if minus else value
@@ -239,7 +239,7 @@ class Parser:
         token = self._token
         value: float | None = None
         if token.kind == "number":
-            value = textformat.real(token.text, field.type)
+            value = tokens.real(token.text, field.type)
             if value is not None and math.isinf(value):
                 self._fail(token, f"{token.text[:40]} is too large for {field.name!r}")
         elif token.kind == "name" and token.text.lower() in ("inf", "infinity", "nan"):
@@ -253,8 +253,8 @@ class Parser:
         token = self._token
         if token.kind == "name" and token.text in (*_TRUE, *_FALSE):
             value = token.text in _TRUE
-        elif token.kind == "number" and textformat.integer(token.text) in (0, 1):
-            value = textformat.integer(token.text) == 1
+        elif token.kind == "number" and tokens.integer(token.text) in (0, 1):
+            value = tokens.integer(token.text) == 1
         else:
             self._expected(_wanted(field))
         self._advance()
@@ -277,7 +277,7 @@ class Parser:
                 hint = " (type names in quotes belong to 'layer {', not to the older 'layers {')"
             self._expected(f"{_wanted(field)} without quotes{hint}")
         minus = self._skip("-")
-        number = textformat.integer(self._token.text) if self._token.kind == "number" else None
+        number = tokens.integer(self._token.text) if self._token.kind == "number" else None
         number = -number if minus and number is not None else number
         if number is None or number not in values.values_by_number:
             self._expected(_wanted(field))
@@ -294,7 +294,7 @@ class Parser:
         raw = b""
         while self._token.kind == "string":
             try:
-                raw += textformat.unquote(self._token.text, self._encoding)
+                raw += tokens.unquote(self._token.text, self._encoding)
             except ValueError as error:
                 self._fail(self._token, str(error))
             self._advance()
