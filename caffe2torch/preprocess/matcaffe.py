@@ -16,7 +16,7 @@ from caffe2torch.preprocess.spec import Spec, crop_place
 
 def imresize(image: Image, size: tuple[int, int]) -> Planes:
     """``imresize(single(image), size, 'bilinear')``: (H, W[, 3]) -> (C, height, width) float32, in file order."""
-    return _resize(checked(image), "bgr", size, (0, 0, *size))
+    return _resize(checked(image), "bgr", size, (0, 0, *size)).copy()
 
 
 def resize_matrices(shape: tuple[int, int], spec: Spec) -> tuple[Planes, Planes]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from caffe2torch.errors import ImageError
+from caffe2torch.preprocess.scratch import scratch
 
 Image = NDArray[np.uint8]
 """(H, W, 3) in B, G, R order, or (H, W) grey."""
@@ -27,12 +30,19 @@ def checked(image: Image) -> Image:
 
 
 def planes(image: Image, order: str = "bgr") -> Planes:
-    """(H, W, 3) -> (3, H, W) in the order asked for, (H, W) -> (1, H, W); values stay 0..255."""
+    """(H, W, 3) -> (3, H, W) in the order asked for, (H, W) -> (1, H, W); values stay 0..255.
+
+    The result is scratch memory of this thread.
+    """
+    size = image.shape[:2]
+    out = cast(Planes, scratch("planes", (3 if image.ndim == 3 else 1, *size)))
     if image.ndim == 2:
-        return image[None].astype(np.float32)
-    out = np.empty((3, *image.shape[:2]), np.float32)
+        out[0] = image
+        return out
     # cv2.split is several times faster than a transposing copy.
-    for plane, channel in zip(out if order == "bgr" else out[::-1], cv2.split(image), strict=True):
+    channels = list(scratch("channels", (3, *size), np.uint8))
+    cv2.split(image, channels)
+    for plane, channel in zip(out if order == "bgr" else out[::-1], channels, strict=True):
         plane[...] = channel
     return out
 
@@ -46,7 +56,7 @@ def destination(out: Planes | None, shape: tuple[int, int, int]) -> Planes:
     return out
 
 
-def finish(values: Planes, mean: Planes | None, scale: float, out: Planes) -> Planes:
+def finish(values: NDArray[np.generic], mean: Planes | None, scale: float, out: Planes) -> Planes:
     """out = (values - mean) * scale in float32, as Caffe computes it; one channel spreads to all of ``out``."""
     if mean is None:
         out[...] = values

@@ -8,17 +8,23 @@ thread of the BLAS and release the interpreter lock. Resizing is linear, so crop
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from caffe2torch.preprocess.scratch import scratch
 
 Taps = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Input positions and their weights, both (outputs, taps); positions may repeat."""
 Block = tuple[int, int, int, int, NDArray[np.float32]]
 """Outputs start, stop; inputs start, stop; the matrix (outputs, inputs)."""
 
+# OpenBLAS computes products of up to 2^18 multiplications on the calling thread; beyond, it wakes a pool of its own,
+# which costs fifty times the product when other threads work on other pictures.
+_ONE_THREAD = 1 << 18
 _CACHED_LENGTH = 4096  # axes longer than this are planned anew each time, so hostile pictures cannot fill the cache
 
 
@@ -85,21 +91,31 @@ class Axis:
         """(C, stop - start, W) -> (C, count, W); the planes hold only the input rows start..stop."""
         if self.identity:
             return planes
-        out = np.empty((planes.shape[0], self.count, planes.shape[2]), np.float32)
+        out = cast(NDArray[np.float32], scratch("rows", (planes.shape[0], self.count, planes.shape[2])))
         for low, high, start, stop, matrix in self.blocks:
-            np.matmul(matrix, planes[:, start - self.start : stop - self.start], out=out[:, low:high])
+            inputs, outputs = planes[:, start - self.start : stop - self.start], out[:, low:high]
+            for part in _parts(planes.shape[2], matrix.size):
+                np.matmul(matrix, inputs[..., part], out=outputs[..., part])
         return out
 
     def along_columns(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
         """(C, H, stop - start) -> (C, H, count), C-contiguous planes of the input columns start..stop."""
         if self.identity:
             return planes
-        channels, height, width = planes.shape
-        lines = planes.reshape(channels * height, width)
-        out = np.empty((channels * height, self.count), np.float32)
+        channels, height, _ = planes.shape
+        out = cast(NDArray[np.float32], scratch("columns", (channels, height, self.count)))
         for low, high, start, stop, matrix in self.blocks:
-            np.matmul(lines[:, start - self.start : stop - self.start], matrix.T, out=out[:, low:high])
-        return out.reshape(channels, height, self.count)
+            inputs, outputs = planes[..., start - self.start : stop - self.start], out[..., low:high]
+            for part in _parts(height, matrix.size):
+                np.matmul(inputs[:, part], matrix.T, out=outputs[:, part])
+        return out
+
+
+def _parts(length: int, width: int) -> Iterator[slice]:
+    """Runs of 0 .. length whose product with a matrix of ``width`` elements stays on one thread."""
+    step = max(1, _ONE_THREAD // width)
+    for start in range(0, length, step):
+        yield slice(start, start + step)
 
 
 def _blocks(taps: Callable[[int, int], Taps], size: int, result: int, first: int, count: int) -> tuple[Block, ...]:
@@ -125,6 +141,8 @@ _blocks_cached = lru_cache(maxsize=256)(_blocks)
 
 def resize_planes(planes: NDArray[np.float32], rows: Axis, columns: Axis) -> NDArray[np.float32]:
     """(C, rows.stop - rows.start, columns.stop - columns.start) -> (C, rows.count, columns.count) in float32.
+
+    The result is scratch memory of this thread, or the planes themselves where nothing is resized.
 
     The axis with the smaller scale goes first, rows on a tie: MATLAB's order, and the cheaper one.
     """

@@ -81,7 +81,7 @@ class Transformer:
         if mean is not None and mean.shape[1:] != (1, 1):
             mean = mean[window]
         result = destination(out, (record.shape[0], height, width))
-        finish(record[window].astype(np.float32), mean, self.spec.scale, result)
+        finish(record[window], mean, self.spec.scale, result)
         if self.spec.mirror and rng is not None and rng.integers(2):
             result[...] = result[:, :, ::-1].copy()
         return result
