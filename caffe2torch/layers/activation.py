@@ -125,7 +125,7 @@ class Power(Layer):
 
 def _power(base: float, power: float) -> float:
     """base ^ power as C's pow gives it: NaN and infinity instead of exceptions."""
-    return float(torch.tensor(base, dtype=torch.float64).pow(power))
+    return float(torch.tensor(base, dtype=torch.float64, device="cpu").pow(power))
 
 
 @register("PReLU")

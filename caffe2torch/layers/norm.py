@@ -139,11 +139,14 @@ class BatchNorm(Layer):
         )
 
     def _by_batch(self, x: Tensor) -> Tensor:
-        # With momentum 1 torch's running statistics are this batch's mean and its variance times m / (m - 1).
         mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
-        y = torch.batch_norm(x, None, None, mean, variance, True, 1.0, self.eps, torch.backends.cudnn.enabled)
+        cudnn = torch.backends.cudnn.enabled
         if x.numel() == self.mean.numel():
-            variance = torch.zeros_like(variance)  # m = 1: the variance is 0 and Caffe's correction 1; torch has 0 / 0
+            # One value per channel: its variance is 0 and Caffe's correction 1, where torch has m / (m - 1).
+            y, mean = x - x, x.detach().reshape(-1)
+        else:
+            # With momentum 1 torch's running statistics are this batch's mean and its variance times m / (m - 1).
+            y = torch.batch_norm(x, None, None, mean, variance, True, 1.0, self.eps, cudnn)
         with torch.no_grad():
             self.mean.mul_(self.fraction).add_(mean)
             self.variance.mul_(self.fraction).add_(variance)
