@@ -114,6 +114,11 @@ class Journal:
             raise ValueError("the journal has not been started")
         return self._rows
 
+    @property
+    def begun(self) -> bool:
+        """Whether there are finished rows."""
+        return self._rows is not None and self._rows.done > 0
+
     def list_pictures(self, entries: Iterable[Entry], report: Callable[[int], None] = lambda count: None) -> Listed:
         """Write the list of pictures and return its sums; in a reopened journal the list is only compared by them."""
         count = labelled = longest = 0
@@ -191,6 +196,7 @@ class Journal:
             self._rows.close()
         if self._lock is not None:
             self._lock.close()
+            self._lock = None
 
     def remove(self) -> None:
         """Close and delete the journal: the output holds everything now."""

@@ -17,9 +17,8 @@ from typing import IO
 
 from caffe2torch.errors import FormatError, ImageError
 
-SUFFIXES = frozenset(
-    (".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg")
-    + (".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".bmp", ".dib", ".webp", ".gif")) | frozenset(
+    (".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 )
 LIST_SUFFIXES = frozenset((".txt", ".lst", ".list"))
 RUN = 1 << 16  # names sorted in memory at a time

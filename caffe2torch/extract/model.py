@@ -10,6 +10,7 @@ from typing import Any
 
 from caffe2torch import preprocess, zoo
 from caffe2torch.errors import FormatError, UsageError
+from caffe2torch.prototxt import read_net
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Model:
     exif: bool = False
     aliases: Mapping[str, str] = field(default_factory=dict)
     allow_missing: bool = False
-    ignore_extra: bool = False
+    ignore_extra: bool | tuple[str, ...] = False
+    """Layers of the weights file that the net may lack; True for any."""
     allow_unknown: bool = False
 
     @classmethod
@@ -48,6 +50,7 @@ class Model:
             mean=mean_path,
             blob=entry.code_blob,
             aliases=dict(entry.aliases),
+            ignore_extra=_training_layers(entry),
         )
 
     @classmethod
@@ -80,6 +83,12 @@ class Model:
         }
 
 
+def _training_layers(entry: zoo.Entry) -> tuple[str, ...]:
+    """Layers of the nets the model was trained with: its weights hold the classifier, which the code does not need."""
+    nets = [net for net in (entry.train_val, entry.with_classifier) if net]
+    return tuple({layer.name: None for net in nets for layer in read_net(net).layer})
+
+
 def parse_spec(items: list[str]) -> preprocess.Spec:
     """``--preprocess``: the name of a zoo model whose preprocessing to take, and ``key=value`` settings over it.
 
@@ -92,9 +101,8 @@ def parse_spec(items: list[str]) -> preprocess.Spec:
             values.update(zoo.entry(item).preprocessing)
         else:
             values[key] = _value(text)
-    for lists in ("mean_values",):
-        if lists in values and not isinstance(values[lists], (list, tuple)):
-            values[lists] = [values[lists]]
+    if isinstance(values.get("mean_values"), (int, float)):
+        values["mean_values"] = [values["mean_values"]]
     return preprocess.Spec.from_dict(values)
 
 
