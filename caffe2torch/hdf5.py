@@ -44,6 +44,9 @@ _H5_ERRORS = (
     AttributeError,
 )
 _DEPTH = 32
+# Filters inside HDF5 and h5py: deflate, shuffle, fletcher32, szip, nbit, scale-offset, lzf. For any other number HDF5
+# would load a plugin, and a file shall not choose what code runs.
+_FILTERS = {1, 2, 3, 4, 5, 6, 32000}
 _COMPRESSION = 64  # a compressed dataset larger than this times the file is refused; trained weights hardly shrink
 
 
@@ -179,10 +182,13 @@ def _blob(path: Path, dataset: Any, walk: _Walk) -> Blob:
         check_shape(dataset.shape)
     except FormatError as error:
         raise FormatError(f"{where}: {error}") from error
+    settings = dataset.id.get_create_plist()
+    filters = {settings.get_filter(index)[0] for index in range(settings.get_nfilters())}
+    if filters - _FILTERS:
+        raise FormatError(f"{where} uses the HDF5 filters {sorted(filters - _FILTERS)}, which are not built in")
     size = math.prod(dataset.shape) * dataset.dtype.itemsize
     stored = dataset.id.get_storage_size()
-    compressed = dataset.compression is not None and stored > 0
-    if size > (walk.file_size * _COMPRESSION if compressed else stored):
+    if size > (walk.file_size * _COMPRESSION if filters and stored else stored):
         raise FormatError(f"{where} claims {size} bytes of values, but the file holds {stored} for it; it is damaged")
     return Blob(tuple(dataset.shape), False, H5Source(path, dataset, walk.lock))
 
