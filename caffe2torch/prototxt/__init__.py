@@ -11,7 +11,8 @@ from pathlib import Path
 
 from caffe2torch import schema as schemas
 from caffe2torch.errors import PrototxtError
-from caffe2torch.prototxt.parser import Parser, UnknownField
+from caffe2torch.prototxt.hints import UnknownField
+from caffe2torch.prototxt.parser import Parser
 from caffe2torch.prototxt.printer import to_text
 from caffe2torch.schema import Message, Schema
 from caffe2torch.upgrade import upgrade_net, upgrade_solver
@@ -79,19 +80,20 @@ def read_solver(
 def _read_bytes(path: str) -> bytes:
     try:
         with Path(path).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
             head = file.read(4096)
             _refuse_binary(head, path)
-            data = head + file.read(_MAX_BYTES)
+            if size > _MAX_BYTES:
+                raise PrototxtError(f"{size} bytes, expected a prototxt of at most {_MAX_BYTES}", path=path)
+            return head + file.read()
     except OSError as error:
         raise PrototxtError(f"cannot be read: {error.strerror}", path=path) from error
-    if len(data) > _MAX_BYTES:
-        raise PrototxtError(f"more than {_MAX_BYTES >> 20} MiB, expected a prototxt", path=path)
-    return data
 
 
 def _refuse_binary(head: bytes, path: str) -> None:
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise PrototxtError("the text is UTF-16, expected UTF-8: save the file as UTF-8", path=path)
+    zeros = (head[::2].count(0), head[1::2].count(0))
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or (min(zeros) == 0 and max(zeros) * 4 > len(head)):
+        raise PrototxtError("the text is UTF-16, expected UTF-8; save the file as UTF-8", path=path)
     if head[:8] == b"\x89HDF\r\n\x1a\n":
         raise PrototxtError("this is an HDF5 file (weights?), expected a prototxt", path=path)
     for offset, byte in enumerate(head):

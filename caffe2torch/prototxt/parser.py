@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from google.protobuf.descriptor import Descriptor
@@ -12,27 +10,15 @@ from google.protobuf.descriptor import FieldDescriptor as Field
 
 from caffe2torch.errors import PrototxtError
 from caffe2torch.prototxt import tokens
+from caffe2torch.prototxt.hints import UnknownField, nearest, unknown_message, wanted
 from caffe2torch.prototxt.tokens import INTEGER_RANGES, Token
 from caffe2torch.schema import Message, is_repeated, required_names
 
 _MAX_DEPTH = 100
+_MAX_PROBLEMS = 20
 _TRUE, _FALSE = ("true", "True", "t"), ("false", "False", "f")
 _CLOSERS = {"{": "}", "<": ">"}
 _FLOAT_TYPES = (Field.TYPE_FLOAT, Field.TYPE_DOUBLE)
-
-
-@dataclass(frozen=True)
-class UnknownField:
-    """A field that the schema's message ``parent`` lacks, and where it stands (line and column from 1)."""
-
-    path: str
-    line: int
-    column: int
-    name: str
-    parent: str
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}:{self.column}: no field {self.name!r} in {self.parent}"
 
 
 class Parser:
@@ -64,9 +50,11 @@ class Parser:
         self._raise_problems()
 
     def _raise_problems(self) -> NoReturn:
-        places = [(*tokens.place(self._text, start), message) for start, message in self._problems]
+        places = [(*tokens.place(self._text, start), message) for start, message in self._problems[:_MAX_PROBLEMS]]
         line, column, first = places[0]
-        rest = "".join(f"\n{self._path}:{line}:{column}: {message}" for line, column, message in places[1:])
+        rest = "".join(f"\n{self._path}:{row}:{place}: {message}" for row, place, message in places[1:])
+        more = len(self._problems) - len(places)
+        rest += f"\nand {more} more" if more else ""
         raise PrototxtError(first + rest, path=self._path, line=line, column=column)
 
     def _expected(self, what: str) -> NoReturn:
@@ -140,7 +128,7 @@ class Parser:
                 self._submessage(target, field, depth)
             return
         if not self._skip(":"):
-            self._expected(f"':' and {_wanted(field)} for {field.name!r}")
+            self._expected(f"':' and {wanted(field)} for {field.name!r}")
         if not is_repeated(field):
             setattr(message, field.name, self._value(field))
         elif self._skip("["):
@@ -170,7 +158,7 @@ class Parser:
 
     def _unknown_field(self, token: Token, descriptor: Descriptor, depth: int) -> None:
         if self._unknown is None:
-            self._problems.append((token.start, _unknown_message(token.text, descriptor)))
+            self._problems.append((token.start, unknown_message(token.text, descriptor)))
         else:
             line, column = tokens.place(self._text, token.start)
             self._unknown.append(UnknownField(self._path, line, column, token.text, descriptor.name))
@@ -187,7 +175,9 @@ class Parser:
             self._advance()
             self._skip_fields(_CLOSERS[token.text], depth + 1)
         elif self._skip("["):
-            self._list(lambda: self._skip_value(depth))
+            if depth >= _MAX_DEPTH:
+                self._fail(token, f"lists nest more than {_MAX_DEPTH} deep")
+            self._list(lambda: self._skip_value(depth + 1))
         elif token.kind == "string":
             while self._token.kind == "string":
                 self._advance()
@@ -226,7 +216,7 @@ class Parser:
         minus = self._skip("-")
         value = tokens.integer(self._token.text) if self._token.kind == "number" else None
         if value is None:
-            self._expected(_wanted(field))
+            self._expected(wanted(field))
         value = -value if minus else value
         if not low <= value <= high:
             shown = "-" * minus + self._token.text[:40]
@@ -245,7 +235,7 @@ class Parser:
         elif token.kind == "name" and token.text.lower() in ("inf", "infinity", "nan"):
             value = float(token.text)
         if value is None:
-            self._expected(_wanted(field))
+            self._expected(wanted(field))
         self._advance()
         return -value if minus else value
 
@@ -256,7 +246,7 @@ class Parser:
         elif token.kind == "number" and tokens.integer(token.text) in (0, 1):
             value = tokens.integer(token.text) == 1
         else:
-            self._expected(_wanted(field))
+            self._expected(wanted(field))
         self._advance()
         return value
 
@@ -266,21 +256,21 @@ class Parser:
         if token.kind == "name":
             named = values.values_by_name.get(token.text)
             if named is None:
-                near = difflib.get_close_matches(token.text, values.values_by_name, 1)
-                wanted = f"; did you mean {near[0]}?" if near else ""
-                self._fail(token, f"found {token.text!r}, expected {_wanted(field)}{wanted}")
+                near = nearest(token.text, values.values_by_name)
+                hint = f"; did you mean {near}?" if near else ""
+                self._fail(token, f"found {token.text!r}, expected {wanted(field)}{hint}")
             self._advance()
             return int(named.number)
         if token.kind == "string":
             hint = ""
             if field.name == "type" and field.containing_type.name == "V1LayerParameter":
                 hint = " (type names in quotes belong to 'layer {', not to the older 'layers {')"
-            self._expected(f"{_wanted(field)} without quotes{hint}")
+            self._expected(f"{wanted(field)} without quotes{hint}")
         minus = self._skip("-")
         number = tokens.integer(self._token.text) if self._token.kind == "number" else None
         number = -number if minus and number is not None else number
         if number is None or number not in values.values_by_number:
-            self._expected(_wanted(field))
+            self._expected(wanted(field))
         self._advance()
         return number
 
@@ -289,7 +279,7 @@ class Parser:
             hint = ""
             if self._token.kind == "name" and field.name == "type" and field.containing_type.name == "LayerParameter":
                 hint = " (type names without quotes belong to the older 'layers {', not to 'layer {')"
-            self._expected(f"{_wanted(field)}{hint}")
+            self._expected(f"{wanted(field)}{hint}")
         first = self._token
         raw = b""
         while self._token.kind == "string":
@@ -304,33 +294,3 @@ class Parser:
             return raw.decode(self._encoding)
         except UnicodeDecodeError:
             self._fail(first, f"the escapes in this string are not UTF-8, expected text for {field.name!r}")
-
-
-def _wanted(field: Any) -> str:
-    """What a field takes, for error messages."""
-    kind = field.type
-    if kind == Field.TYPE_ENUM:
-        names = sorted(field.enum_type.values_by_name)
-        return "one of " + ", ".join(names if len(names) <= 8 else [*names[:8], "..."])
-    if kind == Field.TYPE_BOOL:
-        return "true or false"
-    if kind in INTEGER_RANGES:
-        return "an integer" if INTEGER_RANGES[kind][0] else "an integer >= 0"
-    return "a number" if kind in _FLOAT_TYPES else "a string in quotes"
-
-
-def _unknown_message(name: str, descriptor: Descriptor) -> str:
-    """Why ``name`` is refused, with the nearest field or the block that has it."""
-    problem = f"no field {name!r} in {descriptor.name}"
-    near = difflib.get_close_matches(name, descriptor.fields_by_name, 1)
-    if near:
-        return f"{problem}; did you mean {near[0]!r}?"
-    owners = [
-        field.name for field in descriptor.fields if field.message_type and name in field.message_type.fields_by_name
-    ]
-    if owners:
-        return f"{problem}; it belongs inside {' or '.join(repr(owner) for owner in owners[:3])}"
-    others = [
-        message.name for message in descriptor.file.message_types_by_name.values() if name in message.fields_by_name
-    ]
-    return f"{problem}; {others[0]} has one" if others else problem

@@ -29,6 +29,7 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 _SIMPLE_ESCAPES = dict(zip(b"abfnrtv\\?'\"", b"\a\b\f\n\r\t\v\\?'\"", strict=True))
+_TYPOGRAPHIC = "\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}"
 _MAX_DIGITS = 30  # far beyond any 64-bit number, and short enough to convert in no time
 _HUGE = 1 << 100
 
@@ -53,8 +54,9 @@ class Token(NamedTuple):
             return "the end of the file"
         if self.kind == "bad" and self.text in "\"'":
             return "a string without its closing quote on the same line"
-        if self.kind == "bad" and not (self.text.isprintable() and self.text.isascii()):
-            return f"the character U+{ord(self.text):04X}"
+        if self.kind == "bad" and not self.text.isascii():
+            shown = f"{self.text!r} (U+{ord(self.text):04X})"
+            return f"{shown}, a quote of the wrong kind" if self.text in _TYPOGRAPHIC else shown
         shown = self.text if len(self.text) <= 40 else self.text[:37] + "..."
         return shown if self.kind == "string" else repr(shown)
 
@@ -85,9 +87,12 @@ def integer(text: str) -> int | None:
 
 
 def real(text: str, field_type: int) -> float | None:
-    """A decimal number, an ``f`` behind it allowed; None if ``text`` is not one. Too large for the type: infinite."""
+    """A decimal number, an ``f`` behind it allowed; None if ``text`` is not one. Too large for the type: infinite.
+
+    C++ takes 010 for neither eight nor ten where it wants a float, so a leading zero is refused here too.
+    """
     match = _FLOAT.fullmatch(text)
-    if match is None or (_INTEGER.fullmatch(text) is None and text.isdigit()) or _is_octal(text):
+    if match is None or (text[0] == "0" and text[1:2].isdigit()):
         return None
     value = float(match[1])
     if field_type == Field.TYPE_FLOAT:
@@ -96,11 +101,6 @@ def real(text: str, field_type: int) -> float | None:
         except OverflowError:
             return math.inf
     return value
-
-
-def _is_octal(text: str) -> bool:
-    """C++ takes 010 for neither eight nor ten where it wants a float."""
-    return len(text) > 1 and text[0] == "0" and text.isdigit()
 
 
 def unquote(text: str, encoding: str) -> bytes:

@@ -7,11 +7,14 @@ the fork. What would change how our layers read a field is refused.
 
 from __future__ import annotations
 
+import itertools
+
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FieldDescriptorProto
 
 from caffe2torch.schema.proto_parser import ProtoSource
 
-_PRIVATE = 20000  # caffe.proto itself uses 10000 to 19999 and protobuf reserves 19000 to 19999
+_OURS = 10000  # private numbers of caffe.proto start here
+_PRIVATE = 20000  # and those given here start here; protobuf reserves 19000 to 19999
 _REPEATED = FieldDescriptorProto.LABEL_REPEATED
 _KINDS = {
     **dict.fromkeys((3, 4, 5, 7, 13, 15, 16, 17, 18, 6), "an integer"),
@@ -61,7 +64,7 @@ def _merge_message(ours: DescriptorProto, theirs: DescriptorProto, name: str, ex
         added = ours.field.add()
         added.CopyFrom(member)
         if added.number in numbers:
-            added.number = max(_PRIVATE, max(numbers) + 1)
+            added.number = _free(numbers)
         numbers.add(added.number)
         fields[added.name] = added
 
@@ -90,10 +93,15 @@ def _merge_enum(ours: EnumDescriptorProto, theirs: EnumDescriptorProto, name: st
     names = {value.name: value.number for value in ours.value}
     for value in theirs.value:
         if value.name not in names:
-            number = value.number if value.number not in numbers else max(_PRIVATE, max(numbers) + 1)
+            number = value.number if value.number not in numbers else _free(numbers)
             ours.value.add(name=value.name, number=number)
             numbers.add(number)
             names[value.name] = number
-        elif names[value.name] != value.number and names[value.name] < 10000:
+        elif names[value.name] != value.number and names[value.name] < _OURS:
             problem = f"{value.name} is {value.number} here, but {names[value.name]} in Caffe"
             raise extra.error(f"{name}.{value.name}", problem)
+
+
+def _free(numbers: set[int]) -> int:
+    """The first private number nobody uses."""
+    return next(number for number in itertools.count(_PRIVATE) if number not in numbers)

@@ -61,6 +61,13 @@ class ProtoSource:
     file: FileDescriptorProto
     lines: dict[str, int] = field(default_factory=dict)
 
+    def declare(self, name: str, line: int) -> None:
+        """Note where ``name`` is declared. Raises SchemaError for a second declaration."""
+        if name in self.lines:
+            problem = f"{name} is declared twice (first on line {self.lines[name]})"
+            raise SchemaError(f"{self.path}:{line}: {problem}, expected once")
+        self.lines[name] = line
+
     def error(self, name: str, message: str) -> SchemaError:
         """The error ``message`` at the place where ``name`` (such as ``LayerParameter.top``) is declared."""
         return SchemaError(f"{self.path}:{self.lines.get(name, 1)}: {message}")
@@ -85,17 +92,17 @@ def parse_proto(text: str, path: str) -> ProtoSource:
             break
         if match["label"]:
             owner = _message_on_top(stack, place, match["name"])
-            source.lines[prefix + match["name"]] = line
-            _add_field(owner, match, place)
+            source.declare(prefix + match["name"], line)
+            source.declare(f"{prefix}{_add_field(owner, match, place)} (a number)", line)
         elif match["value"]:
             if not stack or not isinstance(stack[-1], EnumDescriptorProto):
                 raise SchemaError(f"{place}: the value {match['value']!r} stands outside an enum")
-            source.lines[prefix + match["value"]] = line
+            source.declare(prefix + match["value"], line)
             stack[-1].value.add(name=match["value"], number=_integer(match["value_number"], place))
         elif match["open"]:
             stack.append(_open(source.file, stack, match["open"], match["opened"], place))
             prefix += match["opened"] + "."
-            source.lines[prefix[:-1]] = line
+            source.declare(prefix[:-1], line)
         elif match["close"]:
             if not stack:
                 raise SchemaError(f"{place}: '}}' without '{{'")
@@ -142,7 +149,8 @@ def _integer(text: str, place: str) -> int:
         raise SchemaError(f"{place}: found {text!r}, expected a number") from None
 
 
-def _add_field(owner: DescriptorProto, match: re.Match[str], place: str) -> None:
+def _add_field(owner: DescriptorProto, match: re.Match[str], place: str) -> int:
+    """Add the field and return its number."""
     new = owner.field.add(name=match["name"], label=_LABELS[match["label"]], number=_integer(match["number"], place))
     scalar = _SCALARS.get(match["type"])
     if scalar is None:
@@ -151,12 +159,13 @@ def _add_field(owner: DescriptorProto, match: re.Match[str], place: str) -> None
         new.type = scalar
     options = match[5]
     if not options:
-        return
+        return new.number
     for key, value in _OPTION.findall(options):
         if key == "packed":
             new.options.packed = value == "true"
         elif key == "default":
             new.default_value = _default(new, value, place)
+    return new.number
 
 
 def _default(owner: FieldDescriptorProto, value: str, place: str) -> str:

@@ -18,18 +18,23 @@ _PAIRS = {"kernel_size": "kernel", "stride": "stride", "pad": "pad"}
 _IMPLIED = {"stride": 1, "pad": 0, "dilation": 1}
 # Old name of `axis` in these messages; both default to 1
 _AXES = {"concat_param": "concat_dim", "slice_param": "slice_dim"}
+# Fields whose presence alone means something to Caffe: explicit VALID is not SigmoidCrossEntropyLoss's default, and
+# pad_h goes with pad_w
+_PRESENCE = {"normalization", "pad_h", "pad_w"}
+# Fillers that read the same absent and as constant 0; a PReLU or Scale without one starts at 0.25 or 1
+_ZERO_FILLERS = {"weight_filler", "bias_filler"}
 
 
 def canonical(net: Message, *, path: str = "<net>") -> Message:
     """A copy of ``net`` in V2 form in which equal meaning is equal content.
 
-    - Fields set to their default, and messages that then are empty, are dropped. Kept where being there means
-      something: ``param {}`` (its position counts), ``include``/``exclude`` rules and their phase (TRAIN is the first
-      enum value), ``loss_weight``, InfogainLoss and other lists.
+    - Single fields set to the schema's default, and messages that then are empty, are dropped, except where Caffe looks
+      at their presence (``loss_param.normalization``, ``filler``, rules, fields without a default).
     - ``kernel_h`` equal to ``kernel_w`` becomes ``kernel_size`` (likewise stride and pad), equal values per axis become
-      one, and a stride, pad or dilation of all 1, 0, 1 goes.
+      one, and a stride, pad or dilation of 1, 0, 1 goes.
     - ``concat_dim`` and ``slice_dim`` become ``axis``.
-    - Trailing ``param {}`` with no setting go, since Caffe adds them.
+    - Trailing ``param``s without a setting go, since Caffe adds them; so do unnamed ones of BatchNorm, which never
+      learns its statistics.
     """
     result = upgrade_net(net, path=path)
     for layer in result.layer:
@@ -37,20 +42,32 @@ def canonical(net: Message, *, path: str = "<net>") -> Message:
             if layer.HasField(name):
                 _join_spatial(getattr(layer, name))
         for name, old in _AXES.items():
-            message = getattr(layer, name)
-            if layer.HasField(name) and message.HasField(old) and not message.HasField("axis"):
-                message.axis = getattr(message, old)
-                message.ClearField(old)
+            if layer.HasField(name):
+                _rename_axis(getattr(layer, name), old)
     _drop_defaults(result)
     for layer in result.layer:
-        while layer.param and not layer.param[-1].ListFields():
-            del layer.param[-1]
+        _drop_params(layer)
     return result
 
 
 def differences(ours: Message, theirs: Message) -> list[str]:
     """Every field in which two messages differ, as ``layer[3] 'conv1'.convolution_param.pad: 1, not 2``."""
     return list(_differences(ours, theirs, ""))
+
+
+def _rename_axis(message: Message, old: str) -> None:
+    if message.HasField(old) and not message.HasField("axis"):
+        message.axis = getattr(message, old)
+        message.ClearField(old)
+
+
+def _drop_params(layer: Message) -> None:
+    if layer.type == "BatchNorm":
+        if all(param.lr_mult == 0 and not param.name for param in layer.param):
+            layer.ClearField("param")
+        return
+    while layer.param and not layer.param[-1].ListFields():
+        del layer.param[-1]
 
 
 def _join_spatial(message: Message) -> None:
@@ -95,9 +112,10 @@ def _drop_defaults(message: Message) -> None:
                     _drop_defaults(item)
         elif field.message_type:
             _drop_defaults(value)
-            if not value.ListFields():
+            is_filler = field.message_type.name == "FillerParameter" and field.name not in _ZERO_FILLERS
+            if not value.ListFields() and not is_filler:
                 message.ClearField(field.name)
-        elif field.has_default_value and value == field.default_value:
+        elif field.has_default_value and value == field.default_value and field.name not in _PRESENCE:
             message.ClearField(field.name)
 
 
@@ -110,7 +128,7 @@ def _differences(ours: Message, theirs: Message, path: str) -> Iterator[str]:
                 place = f"{where}[{index}]{_named(one)}" if is_repeated(field) else where
                 yield from _differences(one, other, place)
         elif field.message_type:
-            yield f"{where}: {len(left)}{_names(left)}, not {len(right)}{_names(right)}"
+            yield f"{where}: {_count(left, right)}, not {_count(right, left)}"
         elif left != right:
             yield f"{where}: {_show(field, left)}, not {_show(field, right)}"
 
@@ -126,9 +144,11 @@ def _named(message: Message) -> str:
     return f" {message.name!r}" if "name" in message.DESCRIPTOR.fields_by_name and message.name else ""
 
 
-def _names(messages: list[Message]) -> str:
-    names = [named for message in messages if (named := _named(message).strip())]
-    return f" ({', '.join(names)})" if names else ""
+def _count(messages: list[Message], others: list[Message]) -> str:
+    """How many, and which names the other side has not."""
+    known = {_named(message) for message in others}
+    extra = [named.strip() for message in messages if (named := _named(message)) and named not in known]
+    return f"{len(messages)}{' with ' if extra else ''}{', '.join(extra)}"
 
 
 def _show(field: Any, values: list[Any]) -> str:

@@ -44,7 +44,7 @@ def upgrade_net(net: Message, *, path: str = "<net>") -> Message:
     if syntax_of(upgraded) == "V0":
         upgrade_v0_net(upgraded, path)
     for old in upgraded.layers:
-        move_transform_fields(old)
+        move_transform_fields(old, path)
         upgrade_v1_layer(old, upgraded.layer.add(), path)
     upgraded.ClearField("layers")
     _inputs_to_layer(upgraded, path)
@@ -56,17 +56,13 @@ def _inputs_to_layer(net: Message, path: str) -> None:
     """Turn ``input`` with ``input_shape`` or ``input_dim`` into an Input layer at the front."""
     if not net.input:
         return
-    shapes = _input_shapes(net, path)
-    layers = list(net.layer)
-    with_input = type(net)()
-    added = with_input.layer.add(name="input", type="Input", top=net.input)
+    added = type(net)().layer.add(name="input", type="Input", top=net.input)
     added.input_param.SetInParent()
-    for dims in shapes:
+    for dims in _input_shapes(net, path):
         added.input_param.shape.add(dim=dims)
-    with_input.layer.extend(layers)
-    for field in ("input", "input_shape", "input_dim", "layer"):
+    net.layer.insert(0, added)
+    for field in ("input", "input_shape", "input_dim"):
         net.ClearField(field)
-    net.MergeFrom(with_input)
 
 
 def _input_shapes(net: Message, path: str) -> list[Sequence[int]]:
@@ -83,7 +79,7 @@ def _input_shapes(net: Message, path: str) -> list[Sequence[int]]:
     from_dims = [dims[4 * index : 4 * index + 4] for index in range(count)] if dims else []
     if shapes and dims and shapes != from_dims:
         raise PrototxtError("'input_shape' and 'input_dim' disagree; expected one of them", path=path)
-    return [*shapes] or [*from_dims]
+    return [*(shapes or from_dims)]
 
 
 def _freeze_batch_norm(net: Message) -> None:

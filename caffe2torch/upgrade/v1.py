@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from caffe2torch.errors import PrototxtError
 from caffe2torch.schema import Message, is_repeated
 
@@ -56,7 +58,7 @@ _TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
 _PARAM_LISTS = {"param": "name", "blob_share_mode": "share_mode", "blobs_lr": "lr_mult", "weight_decay": "decay_mult"}
 
 
-def move_transform_fields(layer: Message) -> None:
+def move_transform_fields(layer: Message, path: str) -> None:
     """Move scale, mean_file, crop_size and mirror of a V1 data layer to its transform_param, in place."""
     own = _DATA_MESSAGES.get(_type_name(layer))
     if own is None or not layer.HasField(own):
@@ -64,6 +66,9 @@ def move_transform_fields(layer: Message) -> None:
     message = getattr(layer, own)
     for field in _TRANSFORM_FIELDS:
         if message.HasField(field):
+            if layer.transform_param.HasField(field):
+                problem = f"the layer {layer.name!r} has {field!r} in both {own} and transform_param"
+                raise PrototxtError(f"{problem}, expected it in transform_param", path=path)
             setattr(layer.transform_param, field, getattr(message, field))
             message.ClearField(field)
 
@@ -80,7 +85,7 @@ def upgrade_v1_layer(old: Message, new: Message, path: str) -> None:
         if field.name in _PARAM_LISTS or field.name == "type":
             continue
         target = new.DESCRIPTOR.fields_by_name.get(field.name)
-        if target is None or target.message_type is not field.message_type:
+        if target is None or _kind(target) != _kind(field):
             raise PrototxtError(f"{field.name!r} of the layer {old.name!r} has no place in current form", path=path)
         if is_repeated(field):
             getattr(new, field.name).extend(value)
@@ -93,6 +98,10 @@ def upgrade_v1_layer(old: Message, new: Message, path: str) -> None:
             while len(new.param) <= index:
                 new.param.add()
             setattr(new.param[index], spec, item)
+
+
+def _kind(field: Any) -> tuple[int, bool, str]:
+    return field.type, is_repeated(field), field.message_type.full_name if field.message_type else ""
 
 
 def _type_name(layer: Message) -> str:
