@@ -14,6 +14,7 @@ import pytest
 from caffe2torch import zoo
 from caffe2torch.commands import zoo as command
 from caffe2torch.errors import ZooError
+from caffe2torch.graph import build_graph
 from caffe2torch.preprocess import Spec, load_mean
 from caffe2torch.prototxt import read_net, read_solver
 from caffe2torch.schema import Message
@@ -57,6 +58,15 @@ def test_the_preprocessing_is_a_spec_that_makes_the_nets_input(name: str) -> Non
     spec = Spec.from_dict(entry.preprocessing)
     dims = tuple(layer_of(entry.deploy, "Input").input_param.shape[0].dim)
     assert (spec.channels, *(spec.crop or spec.resize or ())) == dims[1:]
+
+
+@pytest.mark.parametrize("phase", ["train", "test"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_net_connects_in_both_phases(name: str, phase: str) -> None:
+    entry = zoo.entry(name)
+    for net in (entry.deploy, entry.train_val, entry.with_classifier):
+        if net is not None:
+            assert build_graph(read_net(net), phase=phase).inputs[0] == "data"
 
 
 @pytest.mark.parametrize("name", HASHING)
