@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,11 @@ class Hasher:
         """Bytes of a packed code."""
         return packed_width(self.bits)
 
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """The model's files with their hashes, preprocessing and blobs."""
+        return self.model.identity()
+
     def buffer(self, batch: int) -> Tensor:
         """An empty float32 input batch in memory from which the device copies fastest."""
         return torch.zeros((batch, *self.preprocess.shape), pin_memory=self.device.type == "cuda")
@@ -101,7 +107,7 @@ class Launched:
     def __init__(self, values: list[Tensor], device: torch.device) -> None:
         with torch.inference_mode():
             self._values = [value.float().to("cpu", non_blocking=True) for value in values]
-        self._event = torch.cuda.Event() if device.type == "cuda" else None
+        self._event = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         if self._event is not None:
             self._event.record(torch.cuda.current_stream(device))
 

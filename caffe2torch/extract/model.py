@@ -86,7 +86,8 @@ class Model:
 def _training_layers(entry: zoo.Entry) -> tuple[str, ...]:
     """Layers of the nets the model was trained with: its weights hold the classifier, which the code does not need."""
     nets = [net for net in (entry.train_val, entry.with_classifier) if net]
-    return tuple({layer.name: None for net in nets for layer in read_net(net).layer})
+    names = [layer.name for net in nets for layer in read_net(net).layer]
+    return tuple(dict.fromkeys((*names, *entry.aliases.values())))
 
 
 def parse_spec(items: list[str]) -> preprocess.Spec:

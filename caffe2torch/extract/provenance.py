@@ -23,9 +23,8 @@ SHOWN = 100  # failures repeated in the provenance
 
 def fingerprint(hasher: Hasher, listed: Listed) -> dict[str, Any]:
     """Everything that decides the rows of a job. A run may be resumed only where all of it is the same."""
-    identity = hasher.model.identity()
     return {
-        **{key: value for key, value in identity.items() if key not in ("net", "weights", "mean")},
+        **{key: value for key, value in hasher.identity.items() if key not in ("net", "weights", "mean")},
         "bits": hasher.bits,
         "threshold": THRESHOLD,
         "precision": hasher.precision,
@@ -36,13 +35,11 @@ def fingerprint(hasher: Hasher, listed: Listed) -> dict[str, Any]:
 
 def run_record(hasher: Hasher) -> dict[str, Any]:
     """When and on what a run is made; a resumed job has several."""
-    cuda = hasher.device.type == "cuda"
+    gpu = torch.cuda.get_device_name(hasher.device) if hasher.device.type == "cuda" else None
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": str(hasher.device),
-        "device_name": torch.cuda.get_device_name(hasher.device)
-        if cuda
-        else platform.processor() or platform.machine(),
+        "device_name": gpu or platform.processor() or platform.machine(),
         "versions": {
             "caffe2torch": __version__,
             "python": platform.python_version(),
@@ -58,7 +55,7 @@ def provenance(hasher: Hasher, journal: Journal, inputs: Mapping[str, Any], on_e
     """What the output file says about itself."""
     assert journal.listed is not None
     return {
-        **hasher.model.identity(),
+        **hasher.identity,
         "bits": hasher.bits,
         "bit_order": BIT_ORDER,
         "threshold": THRESHOLD,

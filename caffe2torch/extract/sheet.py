@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from caffe2torch.errors import ImageError, OutputError
 from caffe2torch.extract.contents import Contents
 from caffe2torch.files import atomic_path
 from caffe2torch.preprocess import read_image
-from caffe2torch.retrieval.codes import Packed, unpack
+from caffe2torch.retrieval.codes import Bits, Packed, unpack
 
 Canvas = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]  # B, G, R
@@ -25,7 +25,7 @@ LIMIT = 64  # pictures drawn
 COLUMNS = 8
 MARGIN, GAP, PADDING = 36, 18, 14
 PICTURE = 192  # pixels each way
-STRIP_BITS, STRIP_HEIGHT = 64, 12  # most bits in one line of the strip, height of the line
+LINE_BITS, BIT_HEIGHT = 32, 8  # most bits in one line, height of a bit
 DIGITS, HEX_LINES = 16, 4  # hexadecimal digits in a line, most lines
 LINE = 20  # height of a line of text
 HEADER = 58
@@ -48,7 +48,7 @@ class Card(NamedTuple):
 def draw_sheet(path: Path, contents: Contents, *, title: str, exif: bool = False) -> int:
     """Draw the first LIMIT pictures with name, bits (dark is 1, bit 0 first) and hexadecimal code; returns how many."""
     cards = list(islice(_cards(contents), LIMIT))
-    columns = min(COLUMNS, max(3, math.ceil(math.sqrt(1.5 * len(cards)))))
+    columns = _columns(len(cards))
     step = _card_height(contents.bits) + GAP
     width = 2 * MARGIN + columns * (PICTURE + 2 * PADDING + GAP) - GAP
     height = MARGIN + HEADER + max(1, math.ceil(len(cards) / columns)) * step - GAP + MARGIN
@@ -74,8 +74,15 @@ def _cards(contents: Contents) -> Iterator[Card]:
             yield Card(entry.shown, entry.file, packed, bool(failed))
 
 
-def _strip_lines(bits: int) -> int:
-    return math.ceil(bits / STRIP_BITS)
+def _columns(cards: int) -> int:
+    """At least as wide as high, and the last line as full as can be."""
+    if cards <= 3:
+        return 3
+    return min(range(math.ceil(math.sqrt(cards)), min(COLUMNS, cards) + 1), key=lambda n: (-cards % n, -n))
+
+
+def _bit_lines(bits: int) -> int:
+    return math.ceil(bits / LINE_BITS)
 
 
 def _hex_lines(bits: int) -> int:
@@ -83,7 +90,7 @@ def _hex_lines(bits: int) -> int:
 
 
 def _card_height(bits: int) -> int:
-    below = LINE + 4 + _strip_lines(bits) * (STRIP_HEIGHT + 2) + 4 + _hex_lines(bits) * LINE
+    below = LINE + 4 + _bit_lines(bits) * (BIT_HEIGHT + 1) + 4 + _hex_lines(bits) * LINE
     return PADDING + PICTURE + 8 + below + PADDING - 4
 
 
@@ -96,8 +103,8 @@ def _draw_card(canvas: Canvas, left: int, top: int, card: Card, bits: int, exif:
     y += PICTURE + 8 + LINE
     _text(canvas, Path(card.name).name, (x, y - 6), 0.46, INK, PICTURE)
     y += 4
-    _draw_strip(canvas, x, y, unpack(card.packed[None], bits)[0])
-    y += _strip_lines(bits) * (STRIP_HEIGHT + 2) + 4
+    _draw_bits(canvas, x, y, unpack(card.packed[None], bits)[0])
+    y += _bit_lines(bits) * (BIT_HEIGHT + 1) + 4
     for line in _hexadecimal(card.packed, bits):
         y += LINE
         _text(canvas, line, (x, y - 6), 0.42, FAINT, PICTURE)
@@ -121,14 +128,13 @@ def _draw_picture(place: Canvas, card: Card, exif: bool) -> None:
     place[top : top + height, left : left + width] = small if small.ndim == 3 else small[:, :, None]
 
 
-def _draw_strip(canvas: Canvas, left: int, top: int, bits: Any) -> None:
-    across = min(STRIP_BITS, len(bits))
+def _draw_bits(canvas: Canvas, left: int, top: int, bits: Bits) -> None:
+    across = math.ceil(len(bits) / _bit_lines(len(bits)))
     for index, bit in enumerate(bits):
-        column = index % across
-        x0, x1 = (left + PICTURE * c // across for c in (column, column + 1))
-        y = top + index // across * (STRIP_HEIGHT + 2)
-        gap = 1 if across <= STRIP_BITS else 0
-        canvas[y : y + STRIP_HEIGHT, x0 : x1 - gap] = SET if bit else UNSET
+        line, column = divmod(index, across)
+        start, stop = (left + PICTURE * edge // across for edge in (column, column + 1))
+        y = top + line * (BIT_HEIGHT + 1)
+        canvas[y : y + BIT_HEIGHT, start : stop - 1] = SET if bit else UNSET
 
 
 def _hexadecimal(packed: Packed, bits: int) -> list[str]:

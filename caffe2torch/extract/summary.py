@@ -79,8 +79,8 @@ def warnings(blob: str, tally: Tally, distinct: int, written: int) -> tuple[str,
     found = []
     if tally.lowest < 0 or tally.highest > 1:
         found.append(
-            f"values of blob {blob!r} lie between {tally.lowest:.3g} and {tally.highest:.3g}; a code is thresholded at 0.5 "
-            "after the sigmoid, whose values lie between 0 and 1: is this the right blob?"
+            f"values of blob {blob!r} lie between {tally.lowest:.3g} and {tally.highest:.3g}; a bit is a sigmoid "
+            "above 0.5, and sigmoids lie between 0 and 1: is this the right blob?"
         )
     if written > 1 and distinct == 1:
         found.append(

@@ -1,0 +1,285 @@
+"""Binary hash codes for pictures, from a Caffe net and its weights.
+
+  caffe2torch extract photos/                              a folder and all below it, with the bundled model
+  caffe2torch extract photos/ --out codes.mat              as the papers' MATLAB scripts read them
+  caffe2torch extract photos/ --sheet codes.png            and a page of pictures with their codes
+  caffe2torch extract test-file-list.txt --root ~/cvprw15  a list file, its paths below a folder
+  caffe2torch extract photos/ --model kevinnet_cifar10_48 --features fc7
+  caffe2torch extract photos/ --net deploy.prototxt --weights my.caffemodel --blob fc8_encode \\
+      --preprocess dialect=matcaffe resize=256 crop=227 --mean ilsvrc_2012_mean.mat
+
+The codes lie in codes.h5, unless --out names another file: packed eight bits to a byte, with the paths, and with how
+they were made. A run that ends early, for whatever reason, goes on with the same command and --resume.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caffe2torch.errors import UsageError
+
+if TYPE_CHECKING:
+    from caffe2torch.extract import Model, Summary
+
+HELP = "hash codes for a folder of pictures"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Inputs, then one group of options for each question a user has."""
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="a folder (read with all folders below it), a picture, or a list file (.txt, .lst, .list: one path on "
+        "each line, a label may follow the last space)",
+    )
+    parser.add_argument(
+        "--root", metavar="DIR", help="where the paths of list files start, also those with a leading /"
+    )
+    _add_model_arguments(parser.add_argument_group("which model"))
+    _add_output_arguments(parser.add_argument_group("what is written"))
+    _add_running_arguments(parser.add_argument_group("how it runs"))
+
+
+def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--model",
+        metavar="NAME",
+        help="a model of the zoo (`caffe2torch zoo` lists them); default: the bundled ssdh48_small",
+    )
+    group.add_argument("--net", metavar="FILE", help="a deploy prototxt of your own; needs --weights and --preprocess")
+    group.add_argument(
+        "--weights", metavar="FILE", help=".caffemodel or .caffemodel.h5 for --net, or in place of the model's own"
+    )
+    group.add_argument(
+        "--preprocess",
+        nargs="+",
+        metavar="SETTING",
+        help="for --net: the name of a zoo model whose preprocessing to use, and settings KEY=VALUE over it: dialect "
+        "(matcaffe, transformer, pycaffe), resize, crop, crop_offset, mean_values, scale, ...",
+    )
+    group.add_argument("--mean", metavar="FILE", help="mean image: .binaryproto, .npy or .mat")
+    group.add_argument(
+        "--mean-layout", choices=("hwc", "whc"), help="subtract the mean image upright, or transposed as SSDH did"
+    )
+    group.add_argument(
+        "--blob", metavar="NAME", help="the blob that holds the code (default: the model's, or the only output)"
+    )
+    group.add_argument(
+        "--exif", action="store_true", help="turn pictures upright by their EXIF orientation (MATLAB does not)"
+    )
+    group.add_argument("--ignore-extra", action="store_true", help="pass over weights for layers the net does not have")
+    group.add_argument("--allow-missing", action="store_true", help="fill layers without weights by their fillers")
+    group.add_argument(
+        "--allow-unknown", action="store_true", help="pass over prototxt fields the schema does not have"
+    )
+
+
+def _add_output_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--out",
+        default="codes.h5",
+        metavar="FILE",
+        help="the codes: .h5, .npz, .csv, or .mat (v7.3 with binary_codes and list_im); default: codes.h5",
+    )
+    group.add_argument(
+        "--features",
+        metavar="BLOB",
+        help="save this blob too, such as fc7: in the same .h5 or .npz, or beside the .mat or .csv in FILE.BLOB.mat or .csv",
+    )
+    group.add_argument("--sheet", metavar="PNG", help="draw the first 64 pictures with their codes beneath")
+    group.add_argument("--force", action="store_true", help="replace existing files, discard an unfinished run")
+    group.add_argument("--resume", action="store_true", help="go on with the unfinished run beside --out")
+    group.add_argument("--json", action="store_true", help="print the summary as JSON")
+    group.add_argument("--quiet", action="store_true", help="no progress, no summary; warnings and errors only")
+
+
+def _add_running_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--device", default="auto", metavar="DEV", help="auto (a GPU if there is one), cpu, cuda or cuda:N"
+    )
+    group.add_argument(
+        "--batch-size", type=int, default=64, metavar="N", help="pictures in one pass of the net; default: 64"
+    )
+    group.add_argument(
+        "--workers", type=int, metavar="N", help="threads that decode pictures; default: one for each core"
+    )
+    group.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "bf16", "fp16"),
+        help="float32 (TF32 off) defines the codes; the others are faster on a GPU and say how many bits they flip",
+    )
+    group.add_argument(
+        "--on-error",
+        default="stop",
+        choices=("stop", "skip", "zero"),
+        help="a picture that cannot be read: stop (default), leave it out, or give it a code of zeros",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Extract, show progress on stderr, and print what was done on stdout."""
+    from caffe2torch.extract import extract
+
+    model = _model(args)
+    try:
+        with _progress(quiet=args.quiet) as progress:
+            summary = extract(
+                args.inputs,
+                args.out,
+                model=model,
+                root=args.root,
+                device=args.device,
+                precision=args.precision,
+                batch_size=args.batch_size,
+                workers=args.workers,
+                on_error=args.on_error,
+                resume=args.resume,
+                force=args.force,
+                sheet=args.sheet,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        _say_how_to_resume(Path(args.out))
+        return 130
+    for warning in summary.warnings:
+        print(f"caffe2torch: warning: {warning}", file=sys.stderr)
+    if args.json:
+        print(json.dumps(summary.to_dict()))
+    elif not args.quiet:
+        print(report(summary))
+    return 0
+
+
+def _model(args: argparse.Namespace) -> Model:
+    """The model that --model or --net names, with everything the other options change about it."""
+    from caffe2torch import zoo
+    from caffe2torch.extract.model import Model, parse_spec
+
+    if args.net:
+        if args.model:
+            raise UsageError("--model and --net both name a net: give one of them")
+        if not args.weights:
+            raise UsageError(f"--net {args.net}: its weights are missing, give --weights FILE.caffemodel")
+        if not args.preprocess:
+            raise UsageError(
+                f"--net {args.net}: what is done to pictures before the net is in no prototxt: give --preprocess with the "
+                f"name of a zoo model that does the same ({', '.join(zoo.names()[:3])}, ...) or with settings such as "
+                "dialect=matcaffe resize=256 crop=227, and --mean"
+            )
+        model = Model.from_files(args.net, args.weights, parse_spec(args.preprocess), mean=args.mean)
+    else:
+        if args.preprocess:
+            raise UsageError("--preprocess is for --net: a zoo model knows its own preprocessing")
+        name = args.model or zoo.default_name()
+        model = Model.from_zoo(name, weights=args.weights, mean=args.mean)
+        if not (model.blob or args.blob):
+            raise UsageError(f"{name} makes no codes; name a blob to threshold with --blob, or choose a hashing model")
+    if args.mean_layout:
+        model = model.with_mean_layout(args.mean_layout)
+    return replace(
+        model,
+        blob=args.blob or model.blob,
+        features=args.features,
+        exif=args.exif,
+        allow_missing=args.allow_missing,
+        ignore_extra=args.ignore_extra or model.ignore_extra,
+        allow_unknown=args.allow_unknown,
+    )
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Any]:
+    """A progress callback that draws a bar with rate and time left; now and then only where stderr is no terminal."""
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    bar: tqdm[Any] = tqdm(
+        desc="listing",
+        unit=" pictures",
+        disable=quiet,
+        smoothing=0.05,
+        dynamic_ncols=terminal,
+        mininterval=0.1 if terminal else 10.0,
+        leave=terminal,
+    )
+
+    def show(stage: str, done: int, total: int) -> None:
+        if stage == "extract" and bar.total is None and not bar.disable:
+            bar.reset(total)
+            bar.initial = done
+            bar.set_description("hashing", refresh=False)
+        if stage == "write":
+            bar.set_description("writing")
+        else:
+            bar.update(done - bar.n)
+
+    try:
+        yield show
+    finally:
+        bar.close()
+
+
+def _say_how_to_resume(out: Path) -> None:
+    from caffe2torch.extract.journal import journal_folder
+
+    folder = journal_folder(out)
+    if folder.exists():
+        print(
+            f"caffe2torch: interrupted; the codes so far are kept in {folder}: the same command with --resume goes on"
+        )
+    else:
+        print("caffe2torch: interrupted before the first codes were done")
+
+
+def report(summary: Summary) -> str:
+    """What was done, for a person: a few codes, counts, rate, where the file is and what to do next."""
+    width = max((len(path) for path, _ in summary.samples), default=0)
+    width = min(width, 60)
+    lines = [f"{_short(path, width):{width}}  {bits}" for path, bits in summary.samples]
+    if summary.written > len(summary.samples):
+        lines.append("...")
+    counts = f"{summary.written:,} codes of {summary.bits} bits ({_distinct(summary)} different) from {summary.images:,} pictures"
+    lines += ["", counts + f" with {summary.model} on {summary.device} in {summary.precision}"]
+    if summary.resumed_from:
+        lines.append(f"{summary.resumed_from:,} of them were done by the run that this one resumed")
+    if summary.rate:
+        lines.append(f"{summary.rate:,.1f} pictures a second, {summary.seconds:,.1f} seconds")
+    if summary.compared:
+        share = 100 * summary.flipped / summary.compared
+        lines.append(
+            f"{summary.precision} flips {summary.flipped:,} of {summary.compared:,} bits ({share:.3f} %) against float32 "
+            "on the first pictures"
+        )
+    if summary.ignored_files:
+        lines.append(
+            f"{summary.ignored_files:,} files in these folders are no pictures by their names, and were passed over"
+        )
+    if summary.failed:
+        lines.append(f"{summary.failed:,} pictures could not be read:")
+        lines += [f"  {failure.message}" for failure in summary.failures]
+        if summary.failed > len(summary.failures):
+            lines.append(f"  ... and {summary.failed - len(summary.failures):,} more, all named in the output")
+    lines.append(f"wrote {summary.out}" + "".join(f" and {p}" for p in (summary.features_out, summary.sheet) if p))
+    lines.append(
+        f"next: python -c \"import caffe2torch; c = caffe2torch.read_codes('{summary.out}'); print(c.unpacked())\""
+    )
+    return "\n".join(lines)
+
+
+def _distinct(summary: Summary) -> str:
+    from caffe2torch.extract.summary import DISTINCT
+
+    return f"{summary.distinct:,}" + (" or more" if summary.distinct >= DISTINCT else "")
+
+
+def _short(path: str, width: int) -> str:
+    return path if len(path) <= width else "..." + path[len(path) - width + 3 :]
