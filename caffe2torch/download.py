@@ -63,13 +63,15 @@ def obtain(
     except OSError as error:
         raise OutputError(f"{folder}: cannot be created: {error.strerror or error}") from error
     failures = []
-    for source in file.sources:
-        if source.automatic:
-            try:
-                return _from_source(file, source, target, check, settings, say, progress)
-            except SourceError as error:
-                failures.append(str(error))
-                say(str(error))
+    part = Part(target)
+    with part.claimed():
+        for source in file.sources:
+            if source.automatic:
+                try:
+                    return _from_source(file, source, target, part, check, settings, say, progress)
+                except SourceError as error:
+                    failures.append(str(error))
+                    say(str(error))
     if not file.sources:
         raise DownloadError(f"{file.name} has no place to be fetched from; {zoo.how_to_get(file)}")
     why = f"every source failed ({'; '.join(failures)})" if failures else "its sources need a browser"
@@ -96,13 +98,17 @@ def _from_source(
     file: FileEntry,
     source: Source,
     target: Path,
+    part: Part,
     check: Check,
     settings: Settings,
     say: Callable[[str], object],
     progress: Progress,
 ) -> Outcome:
-    part = Part(target)
-    expected = Expected(file.bytes, file.bytes if file.bytes is not None else 2 * file.size)
+    expected = Expected(
+        file.bytes,
+        file.bytes if file.bytes is not None else 2 * file.size,
+        hashed=file.sha256 is not None or file.sha1 is not None,
+    )
     for attempt in range(settings.retries + 1):
         resumed = part.validator(source.url) is not None
         try:

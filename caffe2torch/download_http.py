@@ -10,7 +10,7 @@ import re
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +74,31 @@ class Part:
         self.path = target.with_name(target.name + ".part")
         self.origin = target.with_name(target.name + ".part.json")
 
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other processes off this part, where the system knows file locks (elsewhere open files protect it)."""
+        try:
+            import fcntl
+        except ImportError:
+            yield
+            return
+        path = self.path.with_name(self.path.name + ".lock")
+        try:
+            lock = path.open("ab")
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise DownloadError(f"{self.path}: another process is fetching this file") from error
+            except OSError:
+                pass  # a file system without locks
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
     def validator(self, url: str) -> str | None:
         """ETag or date of the part when it comes from ``url``, "" when the server gave none, None for no such part."""
         try:
@@ -98,10 +123,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known of a file before it comes: its exact size, or how large it may be at most."""
+    """What is known of a file before it comes: its exact size, or how large it may be at most; whether a hash is."""
 
     exact: int | None
     at_most: int
+    hashed: bool
 
 
 def fetch(
@@ -114,6 +140,8 @@ def fetch(
     """
     try:
         validator = part.validator(url)
+        if validator == "" and not expected.hashed:
+            validator = None  # nothing would tell whether the rest belongs to the same version of the file
         if validator is None:
             part.remove()
         hasher = _hash(part.path) if validator is not None else _Hasher()
@@ -170,17 +198,19 @@ def _receive(
         hasher = _Hasher()  # the server ignored Range, or the file is another one now: from the start
     total = _total(response, url, part, hasher.size)
     _check_total(url, total, expected)
-    _check_disk(part.path, (total or expected.exact or expected.at_most) - hasher.size)
+    limit = next(size for size in (total, expected.exact, expected.at_most) if size is not None)
+    _check_disk(part.path, limit - hasher.size)
     try:
         part.begin(url, _validator(response))
         with part.path.open("ab" if hasher.size else "wb") as file:
             for chunk in _chunks(response, url):
                 if not hasher.size and _looks_like_html(chunk):
+                    part.remove()
                     raise _web_page(url)
                 hasher.update(chunk)
-                if hasher.size > (total or expected.exact or expected.at_most):
+                if hasher.size > limit:
                     part.remove()
-                    raise SourceError(f"{url}: sent more than the expected {expected.at_most:,} bytes", passing=False)
+                    raise SourceError(f"{url}: sent more than the expected {limit:,} bytes", passing=False)
                 file.write(chunk)
                 progress(hasher.size, total)
     except OSError as error:
@@ -192,27 +222,16 @@ def _receive(
     return hasher.digests()
 
 
-def _chunks(response: http.client.HTTPResponse, url: str) -> _Chunks:
-    return _Chunks(response, url)
-
-
-class _Chunks:
+def _chunks(response: http.client.HTTPResponse, url: str) -> Iterator[bytes]:
     """The body piece by piece; a failing network becomes a SourceError, so that an OSError is the disk's."""
-
-    def __init__(self, response: http.client.HTTPResponse, url: str) -> None:
-        self._response, self._url = response, url
-
-    def __iter__(self) -> _Chunks:
-        return self
-
-    def __next__(self) -> bytes:
+    while True:
         try:
-            chunk = self._response.read1(CHUNK)
+            chunk = response.read1(CHUNK)
         except _NETWORK as error:
-            raise SourceError(f"{self._url}: {_why(error)}", passing=True) from error
+            raise SourceError(f"{url}: {_why(error)}", passing=True) from error
         if not chunk:
-            raise StopIteration
-        return chunk
+            return
+        yield chunk
 
 
 def _total(response: http.client.HTTPResponse, url: str, part: Part, have: int) -> int | None:

@@ -111,8 +111,12 @@ def download_folder() -> Path:
 
 
 def is_here(file: FileEntry) -> bool:
-    """Whether ``find_file`` would find it."""
-    return any((folder / file.name).is_file() for folder in folders())
+    """Whether ``find_file`` gives a path."""
+    try:
+        find_file(file)
+    except ZooError:
+        return False
+    return True
 
 
 def find_file(file: FileEntry) -> Path:

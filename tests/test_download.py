@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from caffe2torch import download, download_http, zoo
+from caffe2torch import download_http, zoo
 from caffe2torch.commands import download as command
 from caffe2torch.download import Outcome, Settings, check_weights, obtain
 from caffe2torch.errors import DownloadError, OutputError, UsageError
@@ -254,6 +254,29 @@ def test_a_part_of_unknown_origin_is_not_continued(server: Server, run: Run, not
     assert "Range" not in server.seen[0]
 
 
+def test_a_part_that_nothing_identifies_is_not_continued(server: Server, run: Run) -> None:
+    """Neither ETag nor date nor hash: the rest might be of another version."""
+    run.half(server.url, validator="")
+    assert run(entry(server.url, sha256=None)).path.read_bytes() == BODY
+    assert "Range" not in server.seen[0]
+
+
+def test_a_part_without_etag_is_continued_where_a_hash_proves_it(server: Server, run: Run) -> None:
+    run.half(server.url, validator="")
+    assert run(entry(server.url)).path.read_bytes() == BODY
+    assert server.seen[0]["Range"] == f"bytes={HALF}-"
+
+
+def test_a_file_that_another_process_fetches_is_left_to_it(server: Server, run: Run) -> None:
+    pytest.importorskip("fcntl", reason="file locks are those of Unix")
+    with (
+        download_http.Part(run.target).claimed(),
+        pytest.raises(DownloadError, match="another process is fetching"),
+    ):
+        run(entry(server.url))
+    assert server.seen == []
+
+
 def test_a_wrong_content_range_starts_over(server: Server, run: Run) -> None:
     run.half(server.url)
     server.answers = [
@@ -392,7 +415,7 @@ def test_a_web_page_is_not_taken_for_the_file(server: Server, run: Run, page: An
     server.answers = [page]
     with pytest.raises(DownloadError, match="sent a web page instead of the file"):
         run(entry(server.url, bytes=None, approx_bytes=len(BODY), sha256=None))
-    assert not run.target.exists()
+    assert run.names() == []
     assert len(server.seen) == 1
 
 
@@ -504,6 +527,14 @@ def test_a_disk_that_fills_up_is_no_fault_of_the_source(
     assert len(server.seen) == 1
 
 
+def test_a_folder_that_cannot_be_written_is_an_error(server: Server, run: Run) -> None:
+    for suffix in (".part.lock", ".part.json"):  # folders in the way fail for every user, permissions not for root
+        (run.folder / f"model.caffemodel{suffix}").mkdir()
+    with pytest.raises(OutputError, match="model.caffemodel.part"):
+        run(entry(server.url))
+    assert not run.target.exists()
+
+
 def test_a_folder_that_cannot_be_made_is_an_error(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be created"):
@@ -550,7 +581,6 @@ def test_what_is_no_caffemodel_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def small_zoo(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, FileEntry]:
     """Two models in place of the zoo's: ``good`` from the server, ``hand`` from a browser; both share a mean."""
-    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
     model = zoo.entry("ssdh48_small")
     mean = FileEntry("mean.mat", "none", bytes=len(BODY), sha256=SHA256, sources=(Source("direct", server.url),))
     hand = FileEntry("hand.caffemodel", "none", approx_bytes=9, sources=(Source("mega", "https://mega.nz/#!x"),))

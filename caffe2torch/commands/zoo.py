@@ -82,10 +82,12 @@ def _nets(entry: Entry) -> dict[str, str]:
 
 def _file(file: FileEntry) -> str:
     from caffe2torch import zoo
+    from caffe2torch.errors import ZooError
 
-    if zoo.is_here(file):
+    try:
         return str(zoo.find_file(file))
-    return f"{file.name} is not here: {zoo.how_to_get(file)}"
+    except ZooError as error:
+        return str(error)
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
