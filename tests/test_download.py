@@ -530,7 +530,7 @@ def test_a_disk_that_fills_up_is_no_fault_of_the_source(
 def test_a_folder_that_cannot_be_written_is_an_error(server: Server, run: Run) -> None:
     for suffix in (".part.lock", ".part.json"):  # folders in the way fail for every user, permissions not for root
         (run.folder / f"model.caffemodel{suffix}").mkdir()
-    with pytest.raises(OutputError, match="model.caffemodel.part"):
+    with pytest.raises(OutputError, match=r"model\.caffemodel\.part"):
         run(entry(server.url))
     assert not run.target.exists()
 
