@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +59,7 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--preprocess",
         nargs="+",
+        action="extend",
         metavar="SETTING",
         help="for --net: the name of a zoo model whose preprocessing to use, and settings KEY=VALUE over it: dialect "
         "(matcaffe, transformer, pycaffe), resize, crop, crop_offset, mean_values, scale, ...",
@@ -92,7 +91,7 @@ def _add_output_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--features",
         metavar="BLOB",
-        help="save this blob too, such as fc7: in the same .h5 or .npz, or beside the .mat or .csv in FILE.BLOB.mat or .csv",
+        help="save this blob too, such as fc7: in the same .h5 or .npz, or beside codes.csv in codes.fc7.csv (.mat likewise)",
     )
     group.add_argument("--sheet", metavar="PNG", help="draw the first 64 pictures with their codes beneath")
     group.add_argument("--force", action="store_true", help="replace existing files, discard an unfinished run")
@@ -131,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = _model(args)
     try:
-        with _progress(quiet=args.quiet) as progress:
+        with _Progress(quiet=args.quiet) as progress:
             summary = extract(
                 args.inputs,
                 args.out,
@@ -171,9 +170,9 @@ def _model(args: argparse.Namespace) -> Model:
             raise UsageError(f"--net {args.net}: its weights are missing, give --weights FILE.caffemodel")
         if not args.preprocess:
             raise UsageError(
-                f"--net {args.net}: what is done to pictures before the net is in no prototxt: give --preprocess with the "
-                f"name of a zoo model that does the same ({', '.join(zoo.names()[:3])}, ...) or with settings such as "
-                "dialect=matcaffe resize=256 crop=227, and --mean"
+                f"--net {args.net}: what is done to pictures before the net stands in no prototxt: give --preprocess with "
+                f"the name of a zoo model that does the same ({', '.join(zoo.names()[:3])}, ...) or with settings such "
+                "as dialect=matcaffe resize=256 crop=227, and --mean"
             )
         model = Model.from_files(args.net, args.weights, parse_spec(args.preprocess), mean=args.mean)
     else:
@@ -196,48 +195,58 @@ def _model(args: argparse.Namespace) -> Model:
     )
 
 
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Any]:
-    """A progress callback that draws a bar with rate and time left; now and then only where stderr is no terminal."""
-    from tqdm import tqdm
+class _Progress:
+    """A bar with rate and time left on stderr; where that is no terminal, a line every half minute of a long run."""
 
-    terminal = sys.stderr.isatty()
-    bar: tqdm[Any] = tqdm(
-        desc="listing",
-        unit=" pictures",
-        disable=quiet,
-        smoothing=0.05,
-        dynamic_ncols=terminal,
-        mininterval=0.1 if terminal else 10.0,
-        leave=terminal,
-    )
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet, self.terminal = quiet, sys.stderr.isatty()
+        self.stage = ""
+        self.bar: Any = None
 
-    def show(stage: str, done: int, total: int) -> None:
-        if stage == "extract" and bar.total is None and not bar.disable:
-            bar.reset(total)
-            bar.initial = done
-            bar.set_description("hashing", refresh=False)
-        if stage == "write":
-            bar.set_description("writing")
-        else:
-            bar.update(done - bar.n)
+    def __enter__(self) -> _Progress:
+        return self
 
-    try:
-        yield show
-    finally:
-        bar.close()
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if self.quiet:
+            return
+        if stage != self.stage:
+            self._close()
+            self.stage = stage
+            self.bar = None if stage == "write" else self._open(done, total)
+        elif self.bar is not None:
+            self.bar.update(done - self.bar.n)
+
+    def _open(self, done: int, total: int) -> Any:
+        from tqdm import tqdm
+
+        return tqdm(
+            desc="listing" if self.stage == "list" else "hashing",
+            total=total or None,
+            initial=done,
+            unit=" pictures",
+            smoothing=0.05,
+            dynamic_ncols=True,
+            mininterval=0.1 if self.terminal else 30.0,
+            delay=0.0 if self.terminal else 30.0,
+        )
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
 
 
 def _say_how_to_resume(out: Path) -> None:
     from caffe2torch.extract.journal import journal_folder
 
     folder = journal_folder(out)
-    if folder.exists():
-        print(
-            f"caffe2torch: interrupted; the codes so far are kept in {folder}: the same command with --resume goes on"
-        )
-    else:
-        print("caffe2torch: interrupted before the first codes were done")
+    kept = f"; the codes so far are kept in {folder}: the same command with --resume goes on from there"
+    print(
+        f"caffe2torch: interrupted{kept if folder.exists() else ' before the first codes were done'}", file=sys.stderr
+    )
 
 
 def report(summary: Summary) -> str:
@@ -247,8 +256,11 @@ def report(summary: Summary) -> str:
     lines = [f"{_short(path, width):{width}}  {bits}" for path, bits in summary.samples]
     if summary.written > len(summary.samples):
         lines.append("...")
-    counts = f"{summary.written:,} codes of {summary.bits} bits ({_distinct(summary)} different) from {summary.images:,} pictures"
-    lines += ["", counts + f" with {summary.model} on {summary.device} in {summary.precision}"]
+    lines += [
+        "",
+        f"{summary.written:,} codes of {summary.bits} bits ({_distinct(summary)} different) from {summary.images:,} "
+        f"pictures with {summary.model} on {summary.device} in {summary.precision}",
+    ]
     if summary.resumed_from:
         lines.append(f"{summary.resumed_from:,} of them were done by the run that this one resumed")
     if summary.rate:
@@ -256,8 +268,8 @@ def report(summary: Summary) -> str:
     if summary.compared:
         share = 100 * summary.flipped / summary.compared
         lines.append(
-            f"{summary.precision} flips {summary.flipped:,} of {summary.compared:,} bits ({share:.3f} %) against float32 "
-            "on the first pictures"
+            f"{summary.precision} flips {summary.flipped:,} of {summary.compared:,} bits ({share:.3f} %) against "
+            "float32 on the first pictures"
         )
     if summary.ignored_files:
         lines.append(
@@ -269,9 +281,7 @@ def report(summary: Summary) -> str:
         if summary.failed > len(summary.failures):
             lines.append(f"  ... and {summary.failed - len(summary.failures):,} more, all named in the output")
     lines.append(f"wrote {summary.out}" + "".join(f" and {p}" for p in (summary.features_out, summary.sheet) if p))
-    lines.append(
-        f"next: python -c \"import caffe2torch; c = caffe2torch.read_codes('{summary.out}'); print(c.unpacked())\""
-    )
+    lines.append(f"next, in Python: caffe2torch.read_codes({summary.out!r}).unpacked()  # (N, {summary.bits}) booleans")
     return "\n".join(lines)
 
 
