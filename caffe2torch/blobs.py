@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 MAX_AXES = 32
 MAX_COUNT = (1 << 31) - 1
 MAX_LAYERS = 1 << 16
-MAX_BLOBS = 1 << 18
+MAX_BLOBS = 1 << 16
 
 
 class Source(Protocol):
