@@ -62,16 +62,17 @@ def obtain(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be created: {error.strerror or error}") from error
-    failures = []
+    automatic = [source for source in file.sources if source.automatic]
+    failures: list[str] = []
     part = Part(target)
     with part.claimed():
-        for source in file.sources:
-            if source.automatic:
-                try:
-                    return _from_source(file, source, target, part, check, settings, say, progress)
-                except SourceError as error:
-                    failures.append(str(error))
-                    say(str(error))
+        for source in automatic:
+            try:
+                return _from_source(file, source, target, part, check, settings, say, progress)
+            except SourceError as error:
+                failures.append(str(error))
+                if len(failures) < len(automatic):
+                    say(f"{error}; trying the next source")
     if not file.sources:
         raise DownloadError(f"{file.name} has no place to be fetched from; {zoo.how_to_get(file)}")
     why = f"every source failed ({'; '.join(failures)})" if failures else "its sources need a browser"

@@ -73,7 +73,7 @@ def entry(name: str) -> Entry:
     folded = {known.casefold(): known for known in models}
     near = difflib.get_close_matches(name.casefold().replace("-", "_"), list(folded), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(folded[key] for key in near)}?" if near else f"known: {', '.join(models)}"
-    raise ZooError(f"the zoo has no model called {name!r}; {hint} `caffe2torch zoo` lists them all")
+    raise ZooError(f"the zoo has no model called {name!r}; {hint} (`caffe2torch zoo` lists them all)")
 
 
 def wanted(name: str) -> tuple[tuple[FileEntry, Entry], ...]:

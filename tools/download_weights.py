@@ -1,7 +1,11 @@
-#!/usr/bin/env python
-"""Fetch the weights of a model: ``python tools/download_weights.py NAME`` (or ``--all``)."""
+"""Fetch the weights of a model: `python tools/download_weights.py NAME` (or `--all`), the same as `caffe2torch download`."""
+
+from __future__ import annotations
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from caffe2torch.cli import main
 

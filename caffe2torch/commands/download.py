@@ -81,7 +81,8 @@ def _one(file: FileEntry, model: Entry, to: Path | None, settings: Settings, *, 
     if folder is None:
         here = [known for known in zoo.folders() if (known / file.name).is_file()]
         folder = here[0] if here and not force else zoo.download_folder()
-    bar = tqdm(desc=file.name, total=file.size, unit="B", unit_scale=True, file=sys.stderr, leave=False, delay=0.2)
+    # disable=None: no bar where stderr is a file
+    bar = tqdm(desc=file.name, total=file.size, unit="B", unit_scale=True, leave=False, delay=0.2, disable=None)
 
     def progress(done: int, total: int | None) -> None:
         if total is not None:
