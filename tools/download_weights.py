@@ -1,4 +1,4 @@
-"""Fetch the weights of a model: `python tools/download_weights.py NAME` (or `--all`), the same as `caffe2torch download`."""
+"""Fetch a model's weights: `python tools/download_weights.py NAME` (or `--all`), the same as `caffe2torch download`."""
 
 from __future__ import annotations
 
