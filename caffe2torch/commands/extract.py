@@ -91,7 +91,7 @@ def _add_output_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--features",
         metavar="BLOB",
-        help="save this blob too, such as fc7: in the same .h5 or .npz, or beside codes.csv in codes.fc7.csv (.mat likewise)",
+        help="save this blob too, such as fc7: in the same .h5 or .npz; for codes.mat in codes.fc7.mat, likewise .csv",
     )
     group.add_argument("--sheet", metavar="PNG", help="draw the first 64 pictures with their codes beneath")
     group.add_argument("--force", action="store_true", help="replace existing files, discard an unfinished run")
@@ -170,8 +170,8 @@ def _model(args: argparse.Namespace) -> Model:
             raise UsageError(f"--net {args.net}: its weights are missing, give --weights FILE.caffemodel")
         if not args.preprocess:
             raise UsageError(
-                f"--net {args.net}: what is done to pictures before the net stands in no prototxt: give --preprocess with "
-                f"the name of a zoo model that does the same ({', '.join(zoo.names()[:3])}, ...) or with settings such "
+                f"--net {args.net}: what is done to pictures before the net stands in no prototxt: give --preprocess "
+                f"with the name of a zoo model that does the same ({', '.join(zoo.names()[:3])}, ...) or with settings such "
                 "as dialect=matcaffe resize=256 crop=227, and --mean"
             )
         model = Model.from_files(args.net, args.weights, parse_spec(args.preprocess), mean=args.mean)
@@ -256,11 +256,9 @@ def report(summary: Summary) -> str:
     lines = [f"{_short(path, width):{width}}  {bits}" for path, bits in summary.samples]
     if summary.written > len(summary.samples):
         lines.append("...")
-    lines += [
-        "",
-        f"{summary.written:,} codes of {summary.bits} bits ({_distinct(summary)} different) from {summary.images:,} "
-        f"pictures with {summary.model} on {summary.device} in {summary.precision}",
-    ]
+    codes = f"{summary.written:,} codes of {summary.bits} bits ({_distinct(summary)} different)"
+    where = f"with {summary.model} on {summary.device} in {summary.precision}"
+    lines += ["", f"{codes} from {summary.images:,} pictures {where}"]
     if summary.resumed_from:
         lines.append(f"{summary.resumed_from:,} of them were done by the run that this one resumed")
     if summary.rate:
