@@ -141,10 +141,8 @@ def test_every_old_net_of_the_reference_survives_the_way_there_and_back(referenc
     nets = [prototxt.read(path) for path in sorted(reference.glob("**/*.prototxt")) if "solver" not in path.name]
     old = [upgrade_net(net) for net in nets if net.layers]
     assert len(old) > 8
+    assert any(layer.type == "Input" for net in old for layer in net.layer)
     for net in old:
-        kept = [layer for layer in net.layer if layer.type != "Input"]  # V1 has `input` fields instead
-        del net.layer[:]
-        net.layer.extend(kept)
         assert upgrade_net(downgrade_net(net)) == net
 
 
@@ -187,6 +185,21 @@ def test_weights_of_a_layer_the_net_lacks_are_refused(tmp_path: Path) -> None:
 def test_integers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="layer 'conv', blob 0 is int64, expected float32 or float64"):
         write_caffemodel(tmp_path / "net", _net(), {"conv": [np.arange(3)]})
+
+
+def test_input_layers_become_input_fields(tmp_path: Path) -> None:
+    write_caffemodel(tmp_path / "net", _net(), _weights(), syntax="V1")
+    net = parsed((tmp_path / "net").read_bytes())
+    assert (list(net.input), list(net.input_dim)) == (["data"], [1, 2, 5, 5])
+    assert [layer.name for layer in net.layers] == ["conv", "relu", "ip", "loss"]
+
+
+def test_inputs_of_other_ranks_become_shapes() -> None:
+    text = 'layer { name: "x" type: "Input" top: "a" top: "b" input_param { shape { dim: 2 dim: 3 } } }'
+    net = downgrade_net(prototxt.parse(text))
+    assert list(net.input) == ["a", "b"]
+    assert [list(shape.dim) for shape in net.input_shape] == [[2, 3], [2, 3]]
+    assert not net.input_dim
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,38 @@ _SPECIAL = {"type", "param", "blobs", "phase"}
 def downgrade_net(net: schema.Message) -> schema.Message:
     """A NetParameter with V1 ``layers`` for the V2 ``layer`` messages of ``net``; a net in V1 form is copied.
 
+    Input layers become ``input`` fields with ``input_dim`` (``input_shape`` where a shape has not four axes).
     Raises WeightsError for a layer that V1 cannot express.
     """
     result = schema.new("NetParameter")
     result.CopyFrom(net)
     if net.layers and net.layer:
         raise WeightsError("the net has layers of the old and the new kind, expected one of them")
+    if net.layers:
+        return result
     result.ClearField("layer")
     for layer in net.layer:
-        _downgrade(layer, result.layers.add())
+        if layer.type == "Input":
+            _downgrade_input(layer, result)
+        else:
+            _downgrade(layer, result.layers.add())
+    if all(len(shape.dim) == 4 for shape in result.input_shape):
+        for shape in result.input_shape:
+            result.input_dim.extend(shape.dim)
+        result.ClearField("input_shape")
     return result
+
+
+def _downgrade_input(layer: schema.Message, net: schema.Message) -> None:
+    """An Input layer becomes the net's own input fields, the only form V1 nets have."""
+    shapes = layer.input_param.shape
+    if len(shapes) not in (1, len(layer.top)):
+        raise WeightsError(f"layer {layer.name!r} (Input) has {len(shapes)} shapes for {len(layer.top)} tops")
+    if layer.include or layer.exclude:
+        raise WeightsError(f"layer {layer.name!r}: V1 inputs cannot be included or excluded; write syntax V2")
+    for index, top in enumerate(layer.top):
+        net.input.append(top)
+        net.input_shape.add().CopyFrom(shapes[min(index, len(shapes) - 1)])
 
 
 def _downgrade(layer: schema.Message, old: schema.Message) -> None:
