@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -43,4 +44,13 @@ def test_full_size_net_equals_caffe(case: FullSize, reference: Path, tmp_path: P
             value = outputs[blob].numpy().astype(np.float64)
             ours = np.concatenate([[value.mean(), value.std()], value.ravel()[:8]])
             assert np.abs(ours - golden[key]).max() <= 1e-4 * max(np.abs(value).max(), 1e-30), blob
+    _check_opencv(case, reference, weights, x, outputs[code].numpy())
     assert {k.partition(":")[2] for k in golden.files if k.startswith("sum:")} == set(net.blob_shapes)
+
+
+def _check_opencv(case: FullSize, reference: Path, weights: Path, x: np.ndarray, code: np.ndarray) -> None:
+    """OpenCV 4 reads Caffe's files with code of its own: a second oracle, on the file that we wrote."""
+    if hasattr(cv2.dnn, "readNetFromCaffe"):
+        oracle = cv2.dnn.readNetFromCaffe(str(prototxt(case, reference)), str(weights))
+        oracle.setInput(x)
+        assert np.abs(oracle.forward() - code).max() <= 1e-4
