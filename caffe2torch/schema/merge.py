@@ -39,7 +39,7 @@ def merge(into: ProtoSource, extra: ProtoSource) -> None:
             _merge_message(messages[message.name], message, message.name, extra)
         else:
             into.file.message_type.add().CopyFrom(message)
-    into.lines.update({name: line for name, line in extra.lines.items() if name not in into.lines})
+    into.places.update({name: place for name, place in extra.places.items() if name not in into.places})
 
 
 def _merge_message(ours: DescriptorProto, theirs: DescriptorProto, name: str, extra: ProtoSource) -> None:

@@ -55,22 +55,23 @@ _OPTION = re.compile(rf"\s*([\w.()]+)\s*=\s*((?:{_QUOTED}|[^,\"'])+?)\s*(?:,|\Z)
 
 @dataclass
 class ProtoSource:
-    """A parsed ``.proto``: its descriptors and, for messages in them by full name, the line of every member."""
+    """A parsed ``.proto``: its descriptors and, by full name, the file and line of every declaration."""
 
     path: str
     file: FileDescriptorProto
-    lines: dict[str, int] = field(default_factory=dict)
+    places: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def declare(self, name: str, line: int) -> None:
         """Note where ``name`` is declared. Raises SchemaError for a second declaration."""
-        if name in self.lines:
-            problem = f"{name} is declared twice (first on line {self.lines[name]})"
+        if name in self.places:
+            problem = f"{name} is declared twice (first on line {self.places[name][1]})"
             raise SchemaError(f"{self.path}:{line}: {problem}, expected once")
-        self.lines[name] = line
+        self.places[name] = self.path, line
 
     def error(self, name: str, message: str) -> SchemaError:
         """The error ``message`` at the place where ``name`` (such as ``LayerParameter.top``) is declared."""
-        return SchemaError(f"{self.path}:{self.lines.get(name, 1)}: {message}")
+        path, line = self.places.get(name, (self.path, 1))
+        return SchemaError(f"{path}:{line}: {message}")
 
 
 def parse_proto(text: str, path: str) -> ProtoSource:
@@ -151,7 +152,11 @@ def _integer(text: str, place: str) -> int:
 
 def _add_field(owner: DescriptorProto, match: re.Match[str], place: str) -> int:
     """Add the field and return its number."""
-    new = owner.field.add(name=match["name"], label=_LABELS[match["label"]], number=_integer(match["number"], place))
+    number = _integer(match["number"], place)
+    if not 0 < number < 1 << 29 or 19000 <= number < 20000:
+        allowed = f"expected 1 to {(1 << 29) - 1} without 19000 to 19999"
+        raise SchemaError(f"{place}: {number} cannot be the number of a field, {allowed}")
+    new = owner.field.add(name=match["name"], label=_LABELS[match["label"]], number=number)
     scalar = _SCALARS.get(match["type"])
     if scalar is None:
         new.type_name = match["type"]
