@@ -39,12 +39,12 @@ def read_image(path: str | os.PathLike[str], *, exif: bool = False) -> NDArray[n
     """
     name = os.fspath(path)
     try:
+        status = Path(path).stat()  # before opening, which would wait for ever at a pipe
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{name}: a {'folder' if stat.S_ISDIR(status.st_mode) else 'device or pipe'}, not a file")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"{name}: {status.st_size} bytes, more than the {MAX_BYTES} a picture may have")
         with Path(path).open("rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError(f"{name}: not a regular file")
-            if status.st_size > MAX_BYTES:
-                raise ImageError(f"{name}: {status.st_size} bytes, more than the {MAX_BYTES} a picture may have")
             data = file.read(64)
             if is_picture(data):
                 data += file.read()

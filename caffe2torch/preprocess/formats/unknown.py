@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+
 
 def describe(data: bytes) -> str:
     """A name for content that no reader takes."""
@@ -30,6 +32,15 @@ def describe(data: bytes) -> str:
     for label, found in signs:
         if found:
             return label
-    if start and all(byte in b"\t\n\r\f" or byte >= 32 for byte in start[:64]):
+    if _is_text(data[:512]):
         return "text"
     return f"nothing known (first bytes {data[:8].hex(' ')})"
+
+
+def _is_text(data: bytes) -> bool:
+    """UTF-8 without control characters; a character cut at the end does not matter."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError:
+        return False
+    return bool(text) and all(letter.isprintable() or letter.isspace() or letter == "\ufeff" for letter in text)
