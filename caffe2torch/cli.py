@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -26,13 +27,15 @@ Caffe models in PyTorch, exactly.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status: 0, 1 for errors in the input, 2 for wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser(arguments)
+    parser = _parser()
     args = parser.parse_args(arguments)
     if args.command is None:
         parser.print_help()
         return 2
     try:
-        status: int = args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            status: int = args.run(args)
         sys.stdout.flush()
         return status
     except Caffe2TorchError as error:
@@ -49,7 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+def _note(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
+    """Show a warning as one line, without the line of source that raised it."""
+    if not issubclass(category, DeprecationWarning):
+        print(f"caffe2torch: note: {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="caffe2torch", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )

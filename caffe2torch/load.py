@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from caffe2torch.build import build
 from caffe2torch.caffemodel import Blob, LayerWeights, WeightsFile, open_weights
 from caffe2torch.data.shapes import input_shapes as find_input_shapes
 from caffe2torch.errors import UsageError, WeightsError
 from caffe2torch.graph import Graph, Node, build_graph, near
 from caffe2torch.layers.registry import Layer
-from caffe2torch.net import CaffeNet, LoadReport, build
+from caffe2torch.net import CaffeNet, LoadReport
 from caffe2torch.prototxt import UnknownField, read_net
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import keyword
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from caffe2torch.errors import GraphError, LayerError, UsageError
+from caffe2torch.errors import GraphError, UsageError
 from caffe2torch.graph import Graph, Node, ParamSpec, near
 from caffe2torch.layers import registry
 from caffe2torch.layers.registry import Layer, Shape
-from caffe2torch.sharing import tie
 
 
 @dataclass(frozen=True)
@@ -180,75 +177,6 @@ class CaffeNet(nn.Module):
         return specs
 
 
-def build(graph: Graph, input_shapes: Mapping[str, Shape]) -> CaffeNet:
-    """Build the layers of a graph, find all shapes by running each once on meta tensors, and return the whole net.
-
-    Parameters are uninitialised memory until they are loaded or filled. Raises UnsupportedLayerError naming every
-    unknown type, and LayerError (with the layer's name) for parameters or shapes that are impossible.
-    """
-    registry.require([(node.name, node.type) for node in graph.nodes])
-    attributes = _attribute_names(graph)
-    modules: dict[str, Layer] = {}
-    shapes: dict[str, Shape] = {blob: tuple(input_shapes[blob]) for blob in graph.inputs}
-    automatic: dict[int, tuple[str, ...]] = {}
-    losses: dict[str, float] = {}
-    for node in graph.nodes:
-        layer, top_shapes = _build_layer(node, [shapes[b] for b in node.bottoms], training=graph.phase == "train")
-        tops = _all_tops(node, layer, len(top_shapes), {*graph.blobs, *shapes})
-        if tops != node.tops:
-            automatic[node.index] = tops
-        shapes.update(zip(tops, top_shapes, strict=True))
-        losses.update(_losses(node, layer, tops))
-        modules[attributes[node.index]] = layer
-    graph = graph.with_tops(automatic)
-    _share(graph, attributes, modules)
-    structure = Structure(graph, attributes, {b: shapes[b] for b in graph.inputs}, shapes, losses)
-    return CaffeNet(structure, modules, tuple(dict.fromkeys((*graph.outputs, *losses))))
-
-
-def _build_layer(node: Node, bottom_shapes: Sequence[Shape], *, training: bool) -> tuple[Layer, list[Shape]]:
-    """The layer, and the shapes of its tops found with a twin that lives on the meta device."""
-    cls = registry.find(node.type)
-    assert cls is not None  # registry.require has seen to it
-    place = f"layer {node.name!r} ({node.type})"
-    for what, given, (least, most) in (("bottoms", node.bottoms, cls.bottoms), ("tops", node.tops, cls.tops)):
-        least = 0 if what == "tops" and cls.loss else least
-        if len(given) < least or (most is not None and len(given) > most):
-            expected = f"{least}" if least == most else f"{least} to {most if most is not None else 'any number'}"
-            raise LayerError(f"{place} has {len(given)} {what} ({', '.join(given) or 'none'}), expected {expected}")
-    try:
-        layer = cls.from_caffe(node.message, bottom_shapes)
-        with torch.device("meta"), torch.no_grad():
-            twin = cls.from_caffe(node.message, bottom_shapes).train(training)
-            result = twin(*[torch.empty(shape) for shape in bottom_shapes])
-    except LayerError as error:
-        raise type(error)(f"{place}: {error}") from error
-    except (RuntimeError, IndexError, ValueError) as error:
-        sizes = ", ".join("x".join(map(str, s)) or "scalar" for s in bottom_shapes)
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise LayerError(f"{place} cannot take bottoms of shape {sizes}: {reason}") from error
-    layer.caffe_name = node.name
-    results = result if isinstance(result, tuple) else (result,)
-    return layer, [tuple(r.shape) for r in results]
-
-
-def _all_tops(node: Node, layer: Layer, made: int, taken: set[str]) -> tuple[str, ...]:
-    """The named tops, plus the one Caffe adds for itself when a loss layer names none (AutoTopBlobs)."""
-    if len(node.tops) == made:
-        return node.tops
-    if layer.loss and not node.tops and made == 1:
-        name = node.name
-        while name in taken:
-            name += "_loss"
-        return (name,)
-    raise LayerError(f"layer {node.name!r} ({node.type}) makes {made} tops, {len(node.tops)} are named")
-
-
-def _losses(node: Node, layer: Layer, tops: tuple[str, ...]) -> dict[str, float]:
-    weights = node.loss_weight or ((1.0,) + (0.0,) * (len(tops) - 1) if layer.loss else ())
-    return {top: weight for top, weight in zip(tops, weights, strict=False) if weight}
-
-
 def _plan(structure: Structure, nodes: Sequence[Node], outputs: tuple[str, ...]) -> tuple[Step, ...]:
     graph = structure.graph
     last: dict[str, int] = {}
@@ -285,57 +213,3 @@ def _detached(node: Node, graph: Graph) -> tuple[bool, ...]:
         forced = graph.force_backward and index not in cls.no_gradient
         cut.append(not forced and (not asked or index in cls.no_gradient))
     return tuple(cut)
-
-
-def _share(graph: Graph, attributes: Mapping[int, str], modules: Mapping[str, Layer]) -> None:
-    """Tie the parameters that carry one name, to the first layer that has it, as Caffe's AppendParam does."""
-    owners: dict[str, tuple[Node, Layer, str]] = {}
-    for node in graph.nodes:
-        layer = modules[attributes[node.index]]
-        names = [name for name, _ in layer.blob_items()]
-        if len(node.params) > len(names):
-            raise LayerError(
-                f"layer {node.name!r} ({node.type}) has {len(node.params)} param {{ }} entries, but {len(names)} blobs"
-            )
-        for spec, name in zip(node.params, names, strict=False):
-            if not spec.name:
-                continue
-            if spec.name not in owners:
-                owners[spec.name] = (node, layer, name)
-                continue
-            owner_node, owner, owner_name = owners[spec.name]
-            mine, theirs = tuple(getattr(layer, name).shape), tuple(getattr(owner, owner_name).shape)
-            count = getattr(layer, name).numel() == getattr(owner, owner_name).numel()
-            if mine != theirs and (spec.strict or not count):
-                raise GraphError(
-                    f"parameter {spec.name!r} has shape {mine} in layer {node.name!r} and {theirs} in "
-                    f"{owner_node.name!r}; shared parameters need equal shapes (share_mode: PERMISSIVE: equal counts)"
-                )
-            tie(layer, name, owner, owner_name)
-
-
-_RESERVED = frozenset(dir(nn.Module)) | frozenset(dir(CaffeNet)) | {"structure", "outputs", "plan", "inputs"}
-
-
-def attribute_name(layer_name: str) -> str:
-    """A Python attribute name for a layer name: other characters become ``_``; reserved names get one more ``_``."""
-    name = re.sub(r"\W", "_", layer_name, flags=re.ASCII) or "layer"
-    if name[0].isdigit():
-        name = "layer_" + name
-    if name in _RESERVED or keyword.iskeyword(name) or name.startswith("__"):
-        name += "_"
-    return name
-
-
-def _attribute_names(graph: Graph) -> dict[int, str]:
-    """Node index -> unique attribute name; two names that map to one attribute are told apart by a number."""
-    taken: set[str] = set()
-    names: dict[int, str] = {}
-    for node in graph.nodes:
-        base = attribute_name(node.name or node.type)
-        name, number = base, 2
-        while name in taken:
-            name, number = f"{base}_{number}", number + 1
-        taken.add(name)
-        names[node.index] = name
-    return names

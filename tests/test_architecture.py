@@ -19,7 +19,7 @@ LEVELS = [
     {"graph", "caffemodel", "hdf5", "binaryproto", "preprocess", "data"},
     {"zoo", "download"},
     {"layers", "fillers"},
-    {"sharing", "net"},
+    {"sharing", "net", "build"},
     {"load"},
     {"extract"},
     {"cli", "commands", "__main__"},

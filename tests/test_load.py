@@ -149,7 +149,7 @@ def nets(reference: Path) -> list[Path]:
     return [p for p in sorted((reference / PUBLISHED).rglob("*.prototxt")) if "solver" not in p.name]
 
 
-@pytest.mark.filterwarnings("ignore:.*taken to have 3 channels")
+@pytest.mark.filterwarnings("ignore:.*(taken to have 3 channels|mean nothing to)")
 @pytest.mark.parametrize("phase", ["train", "test"])
 def test_every_published_net_builds(phase: str, reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "python_layers"))

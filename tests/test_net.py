@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from caffe2torch.build import attribute_name, build
 from caffe2torch.errors import GraphError, LayerError, UnsupportedLayerError, UsageError
 from caffe2torch.graph import build_graph
 from caffe2torch.load import fill, load
-from caffe2torch.net import CaffeNet, attribute_name, build
+from caffe2torch.net import CaffeNet
 from caffe2torch.prototxt import parse
 from caffe2torch.upgrade import upgrade_net
 
@@ -96,7 +97,6 @@ def test_shared_parameters_are_one_and_their_gradients_add_up() -> None:
 
 def test_sharing_with_another_shape_is_refused_unless_permissive() -> None:
     one, two = 'param { name: "w" }', 'param { name: "w" share_mode: PERMISSIVE }'
-    flat = "inner_product_param { bias_term: false }"
     with pytest.raises(GraphError, match=r"shape \(3, 2\).*\(2, 3\)"):
         net(product("x", "a", 2, one) + product("a", "b", 3, one))
     made = net(product("x", "a", 2, one, bias="false") + product("a", "b", 3, two, bias="false"))

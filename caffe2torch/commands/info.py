@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     unknown: list[UnknownField] = []
     message = read(path, unknown=unknown)
     syntax = syntax_of(message)
-    graph = build_graph(upgrade_net(message), phase=args.phase, level=args.level, stages=args.stage)
+    graph = build_graph(upgrade_net(message, path=str(path)), phase=args.phase, level=args.level, stages=args.stage)
     facts: dict[str, Any] = {"net": graph.name, "file": str(path), "syntax": syntax, "phase": graph.phase}
     facts["unknown_fields"] = [f"{f.path}:{f.line}:{f.column}: {f.name} in {f.parent}" for f in unknown]
     try:
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _facts(graph: Graph, net: CaffeNet) -> dict[str, Any]:
     shapes = net.blob_shapes
-    rows = []
+    rows: list[dict[str, Any]] = []
     seen: set[int] = set()
     for node, layer in net.built():
         blobs = layer.blob_items()
@@ -104,7 +104,7 @@ def _multiply_adds(node: Node, layer: Layer, shapes: dict[str, tuple[int, ...]])
         return 0
     weight = layer.blob_items()[0][1]
     if node.type == "InnerProduct":
-        return _count(shapes[node.tops[0]]) * weight.numel() // node.message.inner_product_param.num_output
+        return _count(shapes[node.tops[0]]) * weight.numel() // int(node.message.inner_product_param.num_output)
     ends = zip(node.bottoms, node.tops, strict=True)
     per_place = weight.numel() // weight.shape[0]
     return sum(_count(shapes[top if node.type == "Convolution" else bottom]) * per_place for bottom, top in ends)
