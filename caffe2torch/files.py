@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,7 +47,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(final)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         if not _ours(error, temporary, final):
             raise
         raise OutputError(f"{target}: cannot be written: {_explain(error)}") from error
@@ -75,13 +76,19 @@ def _create_like(final: Path, temporary: Path) -> None:
             temporary.chmod(mode)
 
 
-def _ours(error: OSError, temporary: Path, final: Path) -> bool:
+def _ours(error: OSError | RuntimeError, temporary: Path, final: Path) -> bool:
     """Whether a failed write to our file raised this: such errors name our file, or (write, flush, close) none."""
-    if error.filename is None:
-        return error.errno in _ADVICE
-    return str(error.filename) in (str(temporary), str(final))
+    name = getattr(error, "filename", None)
+    if name is None:
+        return _number(error) in _ADVICE
+    return str(name) in (str(temporary), str(final))
+
+
+def _number(error: Exception) -> int | None:
+    """The system's error number; HDF5 tells it only within its message."""
+    found = re.search(r"\berrno = (\d+)", str(error))
+    return int(found[1]) if found else getattr(error, "errno", None)
 
 
 def _explain(error: Exception) -> str:
-    number = error.errno if isinstance(error, OSError) else None
-    return _ADVICE.get(number or 0) or str(error)
+    return _ADVICE.get(_number(error) or 0) or str(error)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -313,3 +315,27 @@ def test_weights_of_a_layer_the_net_lacks_are_refused(tmp_path: Path) -> None:
 def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="folder does not exist"):
         write_hdf5(tmp_path / "no" / "net.h5", prototxt.parse('layer { name: "a" }'), {"a": [VALUES]})
+
+
+_LIMITED = """
+import resource, signal, sys
+import numpy as np
+from caffe2torch import schema, write_hdf5
+from caffe2torch.errors import OutputError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+net = schema.new("NetParameter")
+net.layer.add(name="a", type="InnerProduct")
+resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
+try:
+    write_hdf5(sys.argv[1], net, {"a": [np.zeros(100000, np.float32)]})
+except OutputError as error:
+    print(error)
+"""
+
+
+def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parent.parent
+    command = [sys.executable, "-c", _LIMITED, str(tmp_path / "net.h5")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=root)
+    assert "net.h5: cannot be written: the file would exceed the size limit" in done.stdout
+    assert list(tmp_path.iterdir()) == []
