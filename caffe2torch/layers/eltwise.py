@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,15 +15,15 @@ from caffe2torch.layers.registry import Layer, Message, Shape, enum_name, regist
 class Eltwise(Layer):
     """SUM (with coefficients), PROD or MAX over any number of bottoms of one shape.
 
-    MAX passes its gradient to one bottom only: of the first two the second wins a tie, later ones lose it. With
-    ``stable`` false the gradient of PROD is top / bottom, as Caffe computes it then (NaN where a bottom is 0).
+    MAX passes its gradient to one bottom only: of the first two the second wins a tie, later ones lose it. The gradient
+    of PROD is the product of the others; Caffe's ``stable_prod_grad: false`` (top / bottom) differs only at 0: NaN.
     """
 
     bottoms = (2, None)
 
-    def __init__(self, operation: str = "SUM", coefficients: Sequence[float] = (), *, stable: bool = True) -> None:
+    def __init__(self, operation: str = "SUM", coefficients: Sequence[float] = ()) -> None:
         super().__init__()
-        self.operation, self.coefficients, self.stable = operation, tuple(coefficients), stable
+        self.operation, self.coefficients = operation, tuple(coefficients)
 
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Eltwise:
@@ -38,7 +37,7 @@ class Eltwise(Layer):
         for shape in bottom_shapes:
             if shape != bottom_shapes[0]:
                 raise LayerError(f"the bottoms have different shapes {bottom_shapes[0]} and {shape}")
-        return cls(operation, tuple(p.coeff), stable=p.stable_prod_grad)
+        return cls(operation, tuple(p.coeff))
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         if self.operation == "SUM":
@@ -49,9 +48,6 @@ class Eltwise(Layer):
             for x in bottoms[2:]:
                 top = torch.where(x > top, x, top)
             return top
-        if not self.stable:
-            unstable: Tensor = _UnstableProduct.apply(*bottoms)  # type: ignore[no-untyped-call]
-            return unstable
         top = bottoms[0]
         for x in bottoms[1:]:
             top = top * x
@@ -66,20 +62,3 @@ class Eltwise(Layer):
 
     def extra_repr(self) -> str:
         return self.operation + (f", {self.coefficients}" if self.coefficients else "")
-
-
-class _UnstableProduct(torch.autograd.Function):
-    """A product whose gradient is top / bottom * gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, *bottoms: Tensor) -> Tensor:
-        top = bottoms[0]
-        for x in bottoms[1:]:
-            top = top * x
-        ctx.save_for_backward(top, *bottoms)
-        return top
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        top, *bottoms = ctx.saved_tensors
-        return tuple(top / x * gradients[0] for x in bottoms)

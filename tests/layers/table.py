@@ -1,0 +1,115 @@
+"""One use or more of every layer type: its text, the shapes of its bottoms, and which of them hold labels."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from caffe2torch.layers.registry import Layer, Shape
+
+from .messages import layer
+
+IMAGE: Shape = (4, 6, 9, 8)
+MATRIX: Shape = (4, 6)
+
+
+@dataclass(frozen=True)
+class Use:
+    """A layer in use. Labels are whole numbers from 0 to 2."""
+
+    text: str
+    shapes: tuple[Shape, ...] = (IMAGE,)
+    labels: tuple[int, ...] = ()
+    training: bool = False
+
+    @property
+    def type(self) -> str:
+        return self.text.split('"')[1]
+
+    def build(self) -> Layer:
+        return layer(self.text, self.shapes, training=self.training)
+
+    def bottoms(self, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        return [
+            torch.randint(3, shape, generator=generator).to(dtype)
+            if index in self.labels
+            # Positive, so that Log and Power have values.
+            else torch.rand(shape, generator=generator, dtype=torch.float64).to(dtype) + 0.1
+            for index, shape in enumerate(self.shapes)
+        ]
+
+    def __str__(self) -> str:
+        settings = re.sub(r"\W+", "-", self.text.partition("_param")[2]).strip("-")
+        bottoms = f"{len(self.shapes)}-bottoms" if len(self.shapes) != 1 else ""
+        return "-".join(filter(None, (self.type, settings, bottoms, "train" if self.training else "")))
+
+
+def pool(settings: str) -> Use:
+    return Use(f'type: "Pooling" pooling_param {{ {settings} }}')
+
+
+USES = [
+    Use('type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 stride: 2 pad: 1 group: 2 }'),
+    Use('type: "Convolution" convolution_param { num_output: 2 kernel_size: 3 axis: 2 }', ((4, 2, 6, 9, 8),)),
+    Use('type: "Convolution" top: "a" top: "b" convolution_param { num_output: 2 kernel_size: 3 }', (IMAGE, IMAGE)),
+    Use('type: "InnerProduct" inner_product_param { num_output: 5 }'),
+    Use('type: "InnerProduct" inner_product_param { num_output: 5 transpose: true axis: -1 }'),
+    pool("kernel_size: 3 stride: 2"),
+    pool("kernel_size: 3 stride: 2 pad: 2 pool: AVE"),
+    pool("kernel_size: 2 stride: 3 pool: AVE"),
+    pool("kernel_size: 2 stride: 5"),
+    pool("global_pooling: true"),
+    pool("global_pooling: true pool: AVE"),
+    Use('type: "Pooling" top: "a" top: "mask" pooling_param { kernel_size: 3 pad: 2 stride: 2 }'),
+    Use('type: "LRN" lrn_param { local_size: 3 }'),
+    Use('type: "LRN" lrn_param { local_size: 3 beta: 0.6 norm_region: WITHIN_CHANNEL }'),
+    Use('type: "BatchNorm"'),
+    Use('type: "BatchNorm"', training=True),
+    Use('type: "Scale" scale_param { bias_term: true }'),
+    Use('type: "Scale"', (IMAGE, (6,))),
+    Use('type: "Bias"'),
+    Use('type: "ReLU"'),
+    Use('type: "ReLU" relu_param { negative_slope: 0.1 }'),
+    Use('type: "PReLU"'),
+    Use('type: "PReLU" prelu_param { channel_shared: true }'),
+    Use('type: "ELU"'),
+    Use('type: "Sigmoid"'),
+    Use('type: "TanH"'),
+    Use('type: "AbsVal"'),
+    Use('type: "BNLL"'),
+    Use('type: "Power" power_param { power: 2 scale: 0.5 shift: 1 }'),
+    Use('type: "Power" power_param { power: 0 }'),
+    Use('type: "Exp" exp_param { base: 2 }'),
+    Use('type: "Log" log_param { base: 2 }'),
+    Use('type: "Threshold"'),
+    Use('type: "Dropout"'),
+    Use('type: "Dropout"', training=True),
+    Use('type: "Softmax"'),
+    Use('type: "ArgMax" argmax_param { top_k: 2 out_max_val: true }'),
+    Use('type: "Accuracy" top: "a" top: "b" accuracy_param { ignore_label: 1 }', (MATRIX, (4,)), (1,)),
+    Use('type: "SoftmaxWithLoss" loss_param { ignore_label: 1 }', (IMAGE, (4, 9, 8)), (1,)),
+    Use('type: "SoftmaxWithLoss" top: "a" top: "b" loss_param { normalization: BATCH_SIZE }', (MATRIX, (4, 1)), (1,)),
+    Use('type: "SigmoidCrossEntropyLoss" loss_param { ignore_label: 2 }', (MATRIX, MATRIX), (1,)),
+    Use('type: "EuclideanLoss"', (MATRIX, MATRIX)),
+    Use('type: "K1_EuclideanLoss"', (MATRIX, MATRIX)),
+    Use('type: "K2_EuclideanLoss"', (MATRIX, MATRIX)),
+    Use('type: "ContrastiveLoss"', (MATRIX, MATRIX, (4,)), (2,)),
+    Use('type: "ContrastiveLoss" contrastive_loss_param { legacy_version: true }', (MATRIX, MATRIX, (4,)), (2,)),
+    Use('type: "Concat"', (IMAGE, (4, 2, 9, 8))),
+    Use('type: "Slice" top: "a" top: "b" slice_param { slice_point: 2 }'),
+    Use('type: "Slice" top: "a" top: "b"'),
+    Use('type: "Flatten"'),
+    Use('type: "Reshape" reshape_param { shape { dim: 0 dim: 3 dim: -1 } }'),
+    Use('type: "Split" top: "a" top: "b"'),
+    Use('type: "Silence" top: "unused"'),
+    Use('type: "Eltwise" eltwise_param { coeff: 2 coeff: -1 }', (IMAGE, IMAGE)),
+    Use('type: "Eltwise" eltwise_param { operation: MAX }', (IMAGE, IMAGE, IMAGE)),
+    Use('type: "Eltwise" eltwise_param { operation: PROD }', (IMAGE, IMAGE)),
+    Use('type: "Eltwise" eltwise_param { operation: PROD stable_prod_grad: false }', (IMAGE, IMAGE)),
+    Use('type: "DummyData" dummy_data_param { shape { dim: 2 } data_filler { value: 1.5 } }', ()),
+    Use('type: "DummyData" dummy_data_param { shape { dim: 2 } data_filler { type: "uniform" } }', ()),
+]

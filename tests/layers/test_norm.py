@@ -1,0 +1,90 @@
+"""LRN and BatchNorm against their definitions in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from caffe2torch.errors import LayerError
+from caffe2torch.layers.norm import LRN, BatchNorm
+
+
+def lrn(x: np.ndarray, size: int, alpha: float, beta: float, k: float, *, within: bool) -> np.ndarray:
+    """The definition: every value by itself."""
+    half, scale = size // 2, np.zeros(x.shape)
+    square = x.astype(np.float64) ** 2
+    for n, c, h, w in np.ndindex(*x.shape):
+        if within:
+            total = square[n, c, max(h - half, 0) : h + half + 1, max(w - half, 0) : w + half + 1].sum()
+            scale[n, c, h, w] = 1.0 + alpha / size**2 * total
+        else:
+            scale[n, c, h, w] = k + alpha / size * square[n, max(c - half, 0) : c + half + 1, h, w].sum()
+    return x / scale**beta
+
+
+@pytest.mark.parametrize("within", [False, True], ids=["across", "within"])
+@pytest.mark.parametrize("size", [1, 3, 5, 9])
+@pytest.mark.parametrize("beta", [0.75, 0.5, 1.0, 0.6])
+@pytest.mark.parametrize("shape", [(2, 7, 4, 3), (1, 1, 1, 1), (1, 16, 2, 5)])
+def test_lrn_equals_its_definition(within: bool, size: int, beta: float, shape: tuple[int, ...]) -> None:
+    x = (np.random.RandomState(0).randn(*shape) * 10).astype(np.float32)
+    layer = LRN(size, alpha=0.3, beta=beta, k=2.0, within_channel=within)
+    found = layer(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(found, lrn(x, size, 0.3, beta, 2.0, within=within), rtol=2e-6)
+
+
+def test_lrn_gradient_is_the_derivative() -> None:
+    layer = LRN(3, alpha=0.5, k=2.0)
+    x = torch.randn(2, 5, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert torch.autograd.gradcheck(layer, (x,))
+
+
+def test_lrn_refuses_even_sizes() -> None:
+    with pytest.raises(LayerError, match="local_size is 4: expected an odd number"):
+        LRN(4)
+
+
+def batch_norm(channels: int, **settings: float | bool | None) -> BatchNorm:
+    layer = BatchNorm(channels, **settings)  # type: ignore[arg-type]
+    layer.mean.fill_(6.0)
+    layer.variance.fill_(8.0)
+    layer.scale_factor.fill_(2.0)
+    return layer
+
+
+def test_batch_norm_divides_its_sums_by_the_factor() -> None:
+    x = torch.tensor([[5.0], [1.0]])
+    found = batch_norm(1, eps=0.0).eval()(x)
+    assert found.flatten().tolist() == [1.0, -1.0]  # mean 3, variance 4
+
+
+def test_batch_norm_takes_a_factor_of_zero_as_zero_statistics() -> None:
+    layer = batch_norm(1, eps=0.25).eval()
+    layer.scale_factor.zero_()
+    assert layer(torch.tensor([[5.0]])).item() == 10.0
+
+
+def test_batch_norm_in_training_moves_its_sums_as_caffe_does() -> None:
+    layer = batch_norm(1, moving_average_fraction=0.5).train()
+    x = torch.tensor([[1.0], [3.0], [5.0]])
+    y = layer(x)
+    np.testing.assert_allclose(y.flatten(), np.array([-2, 0, 2]) / np.sqrt(8 / 3 + 1e-5), rtol=1e-6, atol=1e-6)
+    assert layer.mean.item() == pytest.approx(6 * 0.5 + 3)
+    assert layer.variance.item() == pytest.approx(8 * 0.5 + 8 / 3 * 3 / 2)
+    assert layer.scale_factor.item() == pytest.approx(2 * 0.5 + 1)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_batch_norm_with_global_statistics_leaves_them_alone(training: bool) -> None:
+    layer = batch_norm(1, use_global_stats=True).train(training)
+    layer(torch.tensor([[1.0], [3.0]]))
+    assert [layer.mean.item(), layer.variance.item(), layer.scale_factor.item()] == [6.0, 8.0, 2.0]
+
+
+def test_batch_norm_of_vectors_has_one_channel() -> None:
+    x = torch.tensor([1.0, 3.0])
+    found = BatchNorm(1, eps=0.0, use_global_stats=False)
+    for blob in (found.mean, found.variance, found.scale_factor):
+        blob.zero_()
+    assert found(x).tolist() == [-1.0, 1.0]
