@@ -1,0 +1,124 @@
+"""Parameters that are impossible are refused with what was found and what is expected."""
+
+from __future__ import annotations
+
+import pytest
+
+from caffe2torch.errors import LayerError
+
+from .messages import layer
+
+IMAGE = (2, 4, 6, 6)
+
+
+def conv(settings: str) -> str:
+    return f'type: "Convolution" convolution_param {{ {settings} }}'
+
+
+def pool(settings: str) -> str:
+    return f'type: "Pooling" pooling_param {{ {settings} }}'
+
+
+CASES = [
+    (conv("num_output: 2"), "there is no kernel size: give kernel_size, or kernel_h and kernel_w"),
+    (conv("num_output: 2 kernel_size: 0"), r"kernel size is \(0, 0\): expected 2 values of at least 1"),
+    (conv("num_output: 2 kernel_size: 3 stride: 0"), r"stride is \(0, 0\)"),
+    (conv("num_output: 2 kernel_size: 3 dilation: 0"), r"dilation is \(0, 0\)"),
+    (conv("num_output: 2 kernel_h: 3"), r"kernel size is \(3, 0\)"),
+    (conv("num_output: 2 kernel_size: 3 kernel_h: 3 kernel_w: 3"), "use them alone"),
+    (conv("num_output: 2 kernel_size: [3, 3, 3]"), "kernel_size has 3 values .* expected 1, or 2"),
+    (conv("kernel_size: 3"), "num_output is 0: expected at least 1"),
+    (conv("num_output: 2 kernel_size: 3 group: 3"), "group is 3: expected a divisor of both the 4 input channels"),
+    (conv("num_output: 3 kernel_size: 3 group: 2"), "and num_output 3"),
+    (conv("num_output: 2 kernel_size: 3 group: 0"), "group is 0"),
+    (conv("num_output: 2 kernel_size: 7"), r"covers 7 values .* has 6 \+ 2 x 0 padding"),
+    (conv("num_output: 2 kernel_size: 3 dilation: 3"), "covers 7 values .* dilation 3"),
+    (conv("num_output: 2 kernel_size: 3 axis: 4"), "axis is 4, but the bottom has 4 axes"),
+    (conv("num_output: 2 kernel_size: 3 axis: 3"), "0 spatial axes"),
+    (conv("num_output: 4000000000 kernel_size: 3"), "at most 2147483647 values"),
+    ('top: "a" top: "b" ' + conv("num_output: 2 kernel_size: 3"), "1 bottoms and 2 tops"),
+    ('type: "InnerProduct"', "num_output 0: expected at least 1"),
+    ('type: "InnerProduct" inner_product_param { num_output: 4294967295 }', "at most 2147483647 values"),
+    ('type: "InnerProduct" inner_product_param { num_output: 1 axis: 4 }', "inner_product_param.axis is 4"),
+    (pool(""), "given by nothing: expected kernel_size, or kernel_h and kernel_w"),
+    (pool("kernel_h: 2"), r"given by \['kernel_h'\]"),
+    (pool("kernel_size: 2 kernel_h: 2 kernel_w: 2"), r"given by \['kernel_size', 'kernel_h', 'kernel_w'\]"),
+    (pool("kernel_size: 0"), "expected kernel and stride of at least 1"),
+    (pool("kernel_size: 2 stride: 0"), "expected kernel and stride of at least 1"),
+    (pool("kernel_size: 2 stride_h: 2"), "stride_h given: expected stride alone, or both stride_h and stride_w"),
+    (pool("kernel_size: 2 pad: 1 pad_h: 1 pad_w: 1"), "expected pad alone"),
+    (pool("kernel_size: 2 pad: 2"), "must be smaller than the kernel"),
+    (pool("kernel_size: 20"), "no window of kernel .* fits a plane of 6 x 6"),
+    (pool("kernel_size: 2 pool: STOCHASTIC"), "pool is STOCHASTIC: expected MAX or AVE"),
+    (pool("global_pooling: true pad: 1"), "expected pad 0 and stride 1"),
+    (pool("global_pooling: true kernel_size: 2"), "global_pooling is given together with a kernel size"),
+    ('top: "a" top: "b" ' + pool("kernel_size: 2 pool: AVE"), "exists for pool: MAX only"),
+    ('type: "LRN" lrn_param { local_size: 2 }', "local_size is 2: expected an odd number"),
+    ('type: "LRN" lrn_param { local_size: 0 }', "local_size is 0"),
+    ('type: "Dropout" dropout_param { dropout_ratio: 1 }', "dropout_ratio is 1.0"),
+    ('type: "Dropout" dropout_param { sample_weights_test: true }', "sample_weights_test: True, a fork's extension"),
+    ('type: "BatchNorm" batch_norm_param { scale_bias: true }', "scale_bias: True, a fork's extension"),
+    ('type: "Softmax" softmax_param { axis: -5 }', "softmax_param.axis is -5"),
+    ('type: "Exp" exp_param { base: 0 }', "base is 0.0: expected a positive number, or -1 for e"),
+    ('type: "Log" log_param { base: 1 }', "base is 1: expected another positive number"),
+    ('type: "Scale" scale_param { num_axes: 4 }', "spans 4 axes from axis 1"),
+    ('type: "Scale" scale_param { num_axes: -2 }', "num_axes is -2"),
+    ('type: "Slice" top: "a" top: "b" top: "c"', "4 values on axis 1 cannot be cut into 3 equal tops"),
+    ('type: "Slice" top: "a" top: "b" slice_param { slice_point: 4 }', "expected 1 rising points between 0 and 4"),
+    ('type: "Slice" top: "a" top: "b" slice_param { slice_dim: 1 axis: 1 }', "both axis and slice_dim"),
+    ('type: "Flatten" flatten_param { axis: 2 end_axis: 1 }', "ends at axis 1, before its start 2"),
+    ('type: "Reshape" reshape_param { shape { dim: 5 } }', "288 values do not fit"),
+    ('type: "Reshape" reshape_param { shape { dim: -1 dim: -1 } }', "at most one -1"),
+    ('type: "Reshape" reshape_param { shape { dim: 7 dim: -1 } }', "288 values do not fit"),
+    ('type: "Reshape" reshape_param { shape { dim: 288 dim: 1 dim: 1 dim: 1 dim: 0 } }', "a dim of 0 copies an axis"),
+    ('type: "Reshape" reshape_param { axis: 5 }', "reshape_param.axis is 5"),
+    ('type: "ArgMax" argmax_param { top_k: 145 }', "top_k is 145: expected 1 to 144"),
+    ('type: "Python" python_param { module: "no_such_module" layer: "C" }', "cannot import 'no_such_module'"),
+    ('type: "Python" python_param { module: "math" layer: "C" }', r"module 'math' .* has no class 'C'"),
+    ('type: "Python" python_param { module: "math" layer: "pi" }', "math.pi is no layer class"),
+    ('type: "Python" python_param { module: "math" }', "expected the names of both"),
+]
+
+
+@pytest.mark.parametrize("text, reason", CASES)
+def test_impossible_parameters_are_refused(text: str, reason: str) -> None:
+    with pytest.raises(LayerError, match=reason):
+        layer(text, [IMAGE])
+
+
+SHAPES = [
+    ('type: "Pooling" pooling_param { kernel_size: 2 }', [(2, 4, 6)], "expected 4 axes"),
+    ('type: "LRN"', [(2, 4)], "expected 4 axes"),
+    ('type: "PReLU"', [(2,)], "expected at least 2 axes"),
+    ('type: "BatchNorm"', [()], "the bottom is a scalar"),
+    ('type: "Concat"', [(2, 3, 4), (2, 3, 5)], "differ on other axes than 1"),
+    ('type: "Concat"', [(2, 3, 4), (2, 3)], "differ on other axes than 1"),
+    ('type: "Eltwise"', [(2, 3), (2, 4)], "different shapes"),
+    ('type: "Eltwise" eltwise_param { coeff: 1 }', [(2, 3), (2, 3)], "1 coeff for SUM of 2 bottoms"),
+    ('type: "Eltwise" eltwise_param { operation: MAX coeff: [1, 1] }', [(2, 3), (2, 3)], "2 coeff for MAX"),
+    ('type: "Scale"', [(2, 3, 4), (4,)], r"second bottom has shape \(4,\): expected \(3,\)"),
+    ('type: "EuclideanLoss"', [(2, 3), (3, 2)], "equal first dimensions"),
+    ('type: "EuclideanLoss"', [(2, 3), (2, 4)], "equally many values"),
+    ('type: "K1_EuclideanLoss"', [(2, 3), (2, 4)], "equally many values"),
+    ('type: "SigmoidCrossEntropyLoss"', [(2, 3), (2,)], "equally many values"),
+    ('type: "SoftmaxWithLoss"', [(2, 3, 4), (2,)], "need 8 labels"),
+    ('type: "SoftmaxWithLoss" loss_param { class_weighting: 2 }', [(2, 3), (2,)], "class_weighting"),
+    ('type: "Accuracy"', [(2, 3, 4), (2,)], "need 8 labels"),
+    ('type: "Accuracy" accuracy_param { top_k: 4 }', [(2, 3), (2,)], "top_k is 4: expected 1 to 3"),
+    ('type: "ContrastiveLoss"', [(2, 3), (2, 4), (2,)], r"expected \(N, C\), \(N, C\) and N labels"),
+    (
+        'type: "Convolution" top: "a" top: "b" convolution_param { num_output: 1 kernel_size: 1 }',
+        [(2, 3, 4, 4), (2, 3, 5, 4)],
+        "different shapes",
+    ),
+    ('type: "DummyData" top: "a" dummy_data_param { num: 2 shape { dim: 2 } }', [], "both shape and num"),
+    ('type: "DummyData" top: "a" dummy_data_param { shape { dim: 2 } shape { dim: 2 } }', [], "2 of shape for 1 tops"),
+    ('type: "DummyData" top: "a" dummy_data_param { shape { dim: -2 } }', [], r"shape \(-2,\) is impossible"),
+    ('type: "DummyData" top: "a" dummy_data_param { }', [], "0 of shape for 1 tops"),
+]
+
+
+@pytest.mark.parametrize("text, shapes, reason", SHAPES)
+def test_impossible_bottoms_are_refused(text: str, shapes: list[tuple[int, ...]], reason: str) -> None:
+    with pytest.raises(LayerError, match=reason):
+        layer(text, shapes)
