@@ -152,8 +152,8 @@ def _count(messages: list[Message], others: list[Message]) -> str:
 
 
 def _show(field: Any, values: list[Any]) -> str:
-    if field.enum_type:
-        values = [field.enum_type.values_by_number[value].name for value in values]
     if not values:
         return "absent"
+    if field.enum_type:
+        return ", ".join(field.enum_type.values_by_number[value].name for value in values)
     return ", ".join(repr(value) if isinstance(value, str) else str(value) for value in values)
