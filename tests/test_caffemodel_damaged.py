@@ -165,6 +165,8 @@ def test_a_closed_file_is_an_error(tmp_path: Path) -> None:
         blob = file.layers[0].blobs[0]
     with pytest.raises(FormatError, match="closed file"):
         blob.read()
+    with pytest.raises(FormatError, match="was closed"):
+        file.net_message()
 
 
 def test_damaged_settings_are_an_error_only_when_asked_for(tmp_path: Path) -> None:

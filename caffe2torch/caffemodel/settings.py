@@ -23,6 +23,8 @@ _NET: Rules = {2: _V1, 100: _V2}
 def read_settings(file: MappedFile) -> schema.Message:
     """The file as a NetParameter in its own syntax, without the blobs: they are cut out before anything is parsed."""
     message = schema.new("NetParameter")
+    if file.view.closed:
+        raise FormatError(f"{file.path}: was closed; read the net settings before closing it")
     try:
         message.ParseFromString(_without_blobs(file.view, 0, file.size, _NET))
     except DecodeError as error:
