@@ -27,9 +27,10 @@ from caffe2torch.preprocess.formats import Header, is_picture, read_header
 MAX_PIXELS = 1 << 28  # more than any camera makes; 0.8 GB decoded
 MAX_BYTES = 1 << 30
 
-# OpenCV reports damaged files on stderr; here they are exceptions.
-if hasattr(cv2, "setLogLevel"):
-    cv2.setLogLevel(0)
+# OpenCV reports damaged files on stderr as well; here they are exceptions. The function moved between versions.
+# (libjpeg and libpng write some lines of their own, which only a redirected stderr would hide.)
+_set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+_set_log_level(0)
 
 
 def read_image(path: str | os.PathLike[str], *, exif: bool = False) -> NDArray[np.uint8]:

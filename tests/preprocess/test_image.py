@@ -256,6 +256,16 @@ def test_smallest_picture() -> None:
     assert decode(saved(Image.fromarray(RGB[:1, :1]), "PNG"), "x").tolist() == [[BGR[0, 0].tolist()]]
 
 
+def test_tiff_that_claims_more_than_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """libtiff would first take the memory that the strip claims."""
+    monkeypatch.setattr(cv2, "imdecode", lambda data, flags: pytest.fail("decoded"))
+    data = COLOUR["tiff"]
+    size = struct.pack("<I", RGB.size)
+    assert data.count(size) == 1
+    with pytest.raises(ImageError, match="cut short"):
+        decode(data.replace(size, struct.pack("<I", 1 << 31)), "x")
+
+
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.6, 0.95])
 @pytest.mark.parametrize("name", [*COLOUR, "jpeg", "progressive"])
 def test_cut_files_are_errors(name: str, part: float) -> None:

@@ -12,11 +12,10 @@ def read(data: bytes, name: str) -> Header:
     """The first picture. Its transparency flag is cleared: its own colours come out whatever the decoder does."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
-    patched = data
+    transparent: list[int] = []
     while data[position] == 0x21:
         if data[position + 1] == 0xF9 and data[position + 3] & 1:
-            byte = bytes([data[position + 3] & 0xFE])
-            patched = patched[: position + 3] + byte + patched[position + 4 :]
+            transparent.append(position + 3)
         position += 2
         while data[position]:
             position += data[position] + 1
@@ -26,4 +25,9 @@ def read(data: bytes, name: str) -> Header:
     left, top, inner_width, inner_height = struct.unpack_from("<HHHH", data, position + 1)
     if (left, top, inner_width, inner_height) != (0, 0, width, height):
         raise ImageError(f"{name}: a GIF whose first picture does not cover its {width}x{height} canvas; {ADVICE}")
-    return Header("GIF", width, height, False, patched)
+    if transparent:
+        patched = bytearray(data)
+        for flag in transparent:
+            patched[flag] &= 0xFE
+        data = bytes(patched)
+    return Header("GIF", width, height, False, data)
