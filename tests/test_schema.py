@@ -238,7 +238,7 @@ def test_extra_enum_value_is_added_beside_ours(tmp_path: Path) -> None:
         ("message A {\n  optional int32 a = 1;\n  optional int32 b = 1;\n}", r":3: A.1 \(a number\) is declared twice"),
         ("message A {\n  optional int32 a = ;\n}", r":2: cannot read 'optional int32 a = ;'"),
         ("message A {\n  oneof x { int32 a = 1; }\n}", r":2: cannot read 'oneof x"),
-        ("message A {\n  optional int32 a = 1;\n", r": the file ends inside A"),
+        ("message A {\n  optional int32 a = 1;\n", r":3: the file ends inside A"),
         ("optional int32 a = 1;", r":1: 'a' stands outside a message"),
         ("enum E { message M { } }", r":1: 'M' stands inside the enum E"),
         ("message M { X = 3; }", r":1: the value 'X' stands outside an enum"),
@@ -246,15 +246,17 @@ def test_extra_enum_value_is_added_beside_ours(tmp_path: Path) -> None:
         ("message A { optional float a = 1 [default = many]; }", r":1: found 'many', expected a number as default"),
         ("}", r":1: '}' without '{'"),
         ("message A { optional int32 a = 99999999999; }", r":1: 99999999999 cannot be the number"),
-        ("message A { optional int32 a = 1 [default = 99999999999]; }", "protobuf refuses"),
-        ("message A { optional Phase a = 1 [default = NEVER]; }", "protobuf refuses"),
+        ("message A { optional int32 a = 1 [default = 99999999999]; }", r":1: the default 99999999999 is out"),
+        ("message A { optional uint32 a = 1 [default = -1]; }", r":1: the default -1 is out of range, expected 0 to"),
+        ("message A { optional bool a = 1 [default = maybe]; }", r":1: found 'maybe', expected true or false"),
+        ("message A { optional string a = 1 [default = abc]; }", r":1: found 'abc', expected a string in quotes"),
+        ("message A { optional Phase a = 1 [default = NEVER]; }", r":1: the default 'NEVER' .* is no value of Phase"),
         ("\0\1garbage", r":1: cannot read"),
     ],
 )
 def test_bad_extra_is_refused_with_its_line(tmp_path: Path, text: str, expected: str) -> None:
-    with pytest.raises(SchemaError, match=expected) as caught:
+    with pytest.raises(SchemaError, match=f"fork.proto{expected}"):
         Schema(extra=[write(tmp_path, text)])
-    assert "refuses" in str(caught.value) or str(tmp_path / "fork.proto") in str(caught.value)
 
 
 def test_missing_extra_is_named(tmp_path: Path) -> None:

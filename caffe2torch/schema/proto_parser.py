@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
@@ -33,6 +34,8 @@ _LABELS = {
     "repeated": FieldDescriptorProto.LABEL_REPEATED,
 }
 _FLOATS = (FieldDescriptorProto.TYPE_FLOAT, FieldDescriptorProto.TYPE_DOUBLE)
+_LONG = {_SCALARS[name] for name in ("int64", "uint64", "sint64", "fixed64", "sfixed64")}
+_UNSIGNED = {_SCALARS[name] for name in ("uint32", "uint64", "fixed32", "fixed64")}
 _TEXTS = (FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.TYPE_BYTES)
 
 _QUOTED = r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'"
@@ -176,50 +179,65 @@ def _add_field(owner: DescriptorProto, match: re.Match[str], place: str) -> int:
 def _default(owner: FieldDescriptorProto, value: str, place: str) -> str:
     """The default as a FileDescriptorProto wants it: strings unquoted, numbers in plain decimal."""
     if owner.type in _TEXTS:
+        if value[0] not in "\"'":
+            raise SchemaError(f"{place}: found {value!r}, expected a string in quotes as default")
         return value[1:-1]
-    if owner.type_name or owner.type == FieldDescriptorProto.TYPE_BOOL:
+    if owner.type_name:
+        return value
+    if owner.type == FieldDescriptorProto.TYPE_BOOL:
+        if value not in ("true", "false"):
+            raise SchemaError(f"{place}: found {value!r}, expected true or false as default")
         return value
     if owner.type in _FLOATS:
         try:
             return repr(float(value))
         except ValueError:
             raise SchemaError(f"{place}: found {value!r}, expected a number as default") from None
-    return str(_integer(value, place))
+    number = _integer(value, place)
+    bits = 64 if owner.type in _LONG else 32
+    low, high = (0, 1 << bits) if owner.type in _UNSIGNED else (-1 << bits - 1, 1 << bits - 1)
+    if not low <= number < high:
+        raise SchemaError(f"{place}: the default {number} is out of range, expected {low} to {high - 1}")
+    return str(number)
+
+
+# What a type name stands for: the values of an enum, or None for a message
+_Types: TypeAlias = "dict[str, set[str] | None]"
 
 
 def resolve(source: ProtoSource) -> None:
     """Turn every type name as written into ``.caffe.Name`` with its kind, by proto2's inside-out scoping."""
-    kinds: dict[str, FieldDescriptorProto.Type.ValueType] = {}
-    for enum in source.file.enum_type:
-        kinds[enum.name] = FieldDescriptorProto.TYPE_ENUM
+    types: _Types = {enum.name: {value.name for value in enum.value} for enum in source.file.enum_type}
     for message in source.file.message_type:
-        _collect(message, message.name, kinds)
+        _collect(message, message.name, types)
     for message in source.file.message_type:
-        _resolve(message, message.name, kinds, source)
+        _resolve(message, message.name, types, source)
 
 
-def _collect(message: DescriptorProto, name: str, kinds: dict[str, FieldDescriptorProto.Type.ValueType]) -> None:
-    kinds[name] = FieldDescriptorProto.TYPE_MESSAGE
+def _collect(message: DescriptorProto, name: str, types: _Types) -> None:
+    types[name] = None
     for enum in message.enum_type:
-        kinds[f"{name}.{enum.name}"] = FieldDescriptorProto.TYPE_ENUM
+        types[f"{name}.{enum.name}"] = {value.name for value in enum.value}
     for nested in message.nested_type:
-        _collect(nested, f"{name}.{nested.name}", kinds)
+        _collect(nested, f"{name}.{nested.name}", types)
 
 
-def _resolve(
-    message: DescriptorProto, name: str, kinds: dict[str, FieldDescriptorProto.Type.ValueType], source: ProtoSource
-) -> None:
+def _resolve(message: DescriptorProto, name: str, types: _Types, source: ProtoSource) -> None:
     for member in message.field:
-        written = member.type_name
-        if not written or written.startswith(f".{PACKAGE}."):
+        if not member.type_name:
             continue
-        written = written.lstrip(".").removeprefix(PACKAGE + ".")
+        written = member.type_name.lstrip(".").removeprefix(PACKAGE + ".")
         scope = name
-        while scope and f"{scope}.{written}" not in kinds:
+        while scope and f"{scope}.{written}" not in types:
             scope = scope.rpartition(".")[0]
         full = f"{scope}.{written}" if scope else written
-        if full not in kinds:
+        if full not in types:
             raise source.error(f"{name}.{member.name}", f"unknown type {written!r} of the field {member.name!r}")
-        member.type_name, member.type = f".{PACKAGE}.{full}", kinds[full]
+        values = types[full]
+        member.type_name = f".{PACKAGE}.{full}"
+        member.type = FieldDescriptorProto.TYPE_MESSAGE if values is None else FieldDescriptorProto.TYPE_ENUM
+        if member.default_value and member.default_value not in (values or ()):
+            problem = f"the default {member.default_value!r} of the field {member.name!r} is no value of {full}"
+            raise source.error(f"{name}.{member.name}", problem)
     for nested in message.nested_type:
-        _resolve(nested, f"{name}.{nested.name}", kinds, source)
+        _resolve(nested, f"{name}.{nested.name}", types, source)
