@@ -171,8 +171,8 @@ def _model(args: argparse.Namespace) -> Model:
         if not args.preprocess:
             raise UsageError(
                 f"--net {args.net}: what is done to pictures before the net stands in no prototxt: give --preprocess "
-                f"with the name of a zoo model that does the same ({', '.join(zoo.names()[:3])}, ...) or with settings such "
-                "as dialect=matcaffe resize=256 crop=227, and --mean"
+                f"with the name of a zoo model that does the same ({', '.join(zoo.names()[:3])}, ...) or with settings "
+                "such as dialect=matcaffe resize=256 crop=227, and --mean"
             )
         model = Model.from_files(args.net, args.weights, parse_spec(args.preprocess), mean=args.mean)
     else:

@@ -148,8 +148,8 @@ class Journal:
         """Open for appending: cut back to the last whole batch, and record this run (what it ran on, when)."""
         rows = Rows(self.folder, bits=bits, feature_size=feature_size)
         with self._writing():
-            if self.runs:
-                rows.open(None, self.runs[-1]["first_row"], self.runs[-1]["batch_size"])
+            if self.runs and self.listed:
+                rows.open(self.listed.count, self.runs[-1]["first_row"], self.runs[-1]["batch_size"])
             else:
                 rows.open(0)
             self._rows, self.fingerprint = rows, dict(fingerprint)

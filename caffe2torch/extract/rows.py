@@ -45,18 +45,18 @@ class Rows:
         self.done = self.failed = 0
         self._files: dict[str, IO[bytes]] = {}
 
-    def open(self, whole: int | None, first: int = 0, batch: int = 1) -> None:
+    def open(self, total: int, first: int = 0, batch: int = 1) -> None:
         """Open for appending after cutting every file back to the rows that are whole.
 
-        ``whole`` limits the rows (0 for a new run). The rows after ``first`` are cut to a multiple of ``batch``: a
-        resumed run then makes the very batches the first one would have made.
+        ``total`` is how many rows there may be (0 for a new run). While they are not all there, the rows after
+        ``first`` are cut to a multiple of ``batch``: a resumed run then makes the very batches of the first one.
         """
         done = self._size("rows.bin") // self.record_size
         if self.feature_size:
             done = min(done, self._size("features.bin") // (4 * self.feature_size))
-        if whole is not None:
-            done = min(done, whole)
-        done -= max(0, done - first) % batch
+        done = min(done, total)
+        if done < total:
+            done -= max(0, done - first) % batch
         self.failed = self._count_failed(done)
         for name in FILES:
             self._files[name] = (self.folder / name).open("ab", buffering=0)
