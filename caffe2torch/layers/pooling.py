@@ -124,6 +124,8 @@ class Pooling(Layer):
         else:
             padded = x
             kernel, stride, pad, ceil = self.kernel or (x.shape[2], x.shape[3]), self.stride, self.pad, self.ceil
+        if not self.mask and self._by_axis(x):
+            return self._maximum_by_axis(x), None
         if not self.mask:
             return F.max_pool2d(padded, kernel, stride, pad, ceil_mode=ceil), None
         top, index = F.max_pool2d(padded, kernel, stride, pad, ceil_mode=ceil, return_indices=True)
@@ -133,6 +135,30 @@ class Pooling(Layer):
             inside = (row >= 0) & (row < x.shape[2]) & (column >= 0) & (column < x.shape[3])
             index = torch.where(inside, row * x.shape[3] + column, -1)
         return top, index.to(x.dtype)
+
+    def _by_axis(self, x: Tensor) -> bool:
+        """Whether maxima along rows, then along columns, are the faster way: torch's CPU loop is not vectorised.
+
+        Not where a gradient is wanted, since equal values would share it.
+        """
+        if self.kernel is None or self._explicit or any(self.pad) or max(self.kernel) > 5:
+            return False
+        plain = x.device.type == "cpu" and x.is_contiguous() and not torch.compiler.is_compiling()
+        return plain and not (x.requires_grad and torch.is_grad_enabled())
+
+    def _maximum_by_axis(self, x: Tensor) -> Tensor:
+        assert self.kernel is not None
+        windows = self.output_size(x.shape[2], x.shape[3])
+        for axis, (kernel, stride, count) in enumerate(zip(self.kernel, self.stride, windows, strict=True), start=2):
+            step = (slice(None),) * axis
+            # The places of every window, one after another; the last window may have fewer.
+            places = [x[(*step, slice(i, i + (count - 1) * stride + 1, stride))] for i in range(kernel)]
+            top = places[0].clone()
+            for place in places[1:]:
+                part = top.narrow(axis, 0, place.shape[axis])
+                torch.maximum(part, place, out=part)
+            x = top
+        return x
 
     def _padded(self, x: Tensor, height: int, width: int, value: float) -> Tensor:
         """``x`` with its padding written out, so that floor-mode pooling finds height x width windows."""
