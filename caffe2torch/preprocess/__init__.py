@@ -2,6 +2,10 @@
 
 ``read_image`` gives bytes, ``make(spec, mean)`` a callable that turns them into float planes, ``load_mean`` the mean
 image. One module a dialect: matcaffe (the papers' MATLAB evaluation), transformer (Caffe's C++), pycaffe.
+
+All of it may run in many threads at once: decoding, resizing and the arithmetic release the interpreter lock. OpenCV's
+own threads then only get in the way; a program with workers of its own should call ``cv2.setNumThreads(1)``, which is
+for the whole process and therefore not done here.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from caffe2torch.preprocess.mean import mean_planes
-from caffe2torch.preprocess.pixels import Image, Planes, checked, destination, finish, planes
-from caffe2torch.preprocess.resize import Axis, resize_planes, triangle_taps
+from caffe2torch.preprocess.pixels import Image, Planes, checked, destination, finish
+from caffe2torch.preprocess.resize import Axis, resize_picture, triangle_taps
 from caffe2torch.preprocess.spec import Spec, crop_place
 
 
@@ -59,5 +59,4 @@ def _resize(image: Image, order: str, size: tuple[int, int], place: tuple[int, i
     top, left, height, width = place
     rows = Axis(triangle_taps, image.shape[0], size[0], top, height)
     columns = Axis(triangle_taps, image.shape[1], size[1], left, width)
-    needed = image[rows.start : rows.stop, columns.start : columns.stop]
-    return resize_planes(planes(np.ascontiguousarray(needed), order), rows, columns)
+    return resize_picture(image, order, rows, columns)

@@ -7,7 +7,6 @@ import math
 import re
 from pathlib import Path
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -120,6 +119,8 @@ def _from_npy(path: Path) -> Mean:
 
 def _hdf5_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
     """The numeric datasets at the root of a v7.3 file; HDF5 holds MATLAB's indices in reverse."""
+    import h5py  # slow to import, and few means need it
+
     arrays: dict[str, NDArray[np.generic]] = {}
     try:
         with h5py.File(path, "r") as file:

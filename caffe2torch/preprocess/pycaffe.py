@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from caffe2torch.errors import UsageError
 from caffe2torch.preprocess.mean import mean_planes
-from caffe2torch.preprocess.pixels import Image, Planes, checked, destination, finish, planes
-from caffe2torch.preprocess.resize import Axis, linear_taps, resize_planes
+from caffe2torch.preprocess.pixels import Image, Planes, checked, destination, finish
+from caffe2torch.preprocess.resize import Axis, linear_taps, resize_picture, resize_planes
 from caffe2torch.preprocess.spec import Spec, crop_place
 
 # scikit-image's rgb2gray, which load_image(color=False) uses; in B, G, R order.
@@ -39,25 +39,37 @@ class Pycaffe:
 
     def __call__(self, image: Image, out: Planes | None = None) -> Planes:
         """(H, W, 3) BGR or (H, W) grey, uint8 -> (C, height, width) float32 in the net's channel order."""
-        values = planes(checked(image), self.spec.order)
-        if self.spec.channels == 1 and values.shape[0] == 3:
-            luma = _LUMA if self.spec.order == "bgr" else _LUMA[::-1]
-            values = np.asarray(np.tensordot(luma, values, axes=1)[None], np.float32)
-        values = self._resized(values)
+        image = checked(image)
+        if self.spec.channels == 1 and image.ndim == 3:
+            values = self._resized_luma(image)
+        else:
+            values = self._resized(image)
         raw_scale = 1.0 if self.spec.raw_scale is None else self.spec.raw_scale
         if raw_scale != 255.0:
             values = values * np.float32(raw_scale / 255)
         return finish(values, self._mean, self.spec.scale, destination(out, self.shape))
 
-    def _resized(self, values: Planes) -> Planes:
-        """resize_image and the crop, on grey levels 0..255."""
+    def _axes(self, image: Image) -> tuple[Axis, Axis]:
         top, left, height, width = self._place
-        if values.shape[1:] == self._size:
-            return values[:, top : top + height, left : left + width]
-        darkest = values.min()
-        rows = Axis(linear_taps, values.shape[1], self._size[0], top, height)
-        columns = Axis(linear_taps, values.shape[2], self._size[1], left, width)
-        needed = values[:, rows.start : rows.stop, columns.start : columns.stop] - darkest
-        resized = resize_planes(np.ascontiguousarray(needed), rows, columns)
+        rows = Axis(linear_taps, image.shape[0], self._size[0], top, height)
+        return rows, Axis(linear_taps, image.shape[1], self._size[1], left, width)
+
+    def _resized(self, image: Image) -> Planes:
+        """resize_image and the crop, on grey levels 0..255; what lies beyond an edge counts as the darkest of all."""
+        rows, columns = self._axes(image)
+        if rows.identity and columns.identity:
+            return resize_picture(image, self.spec.order, rows, columns)
+        darkest = float(image.min())
+        resized = resize_picture(image, self.spec.order, rows, columns, floor=darkest)
+        resized += np.float32(darkest)
+        return resized
+
+    def _resized_luma(self, image: Image) -> Planes:
+        """The same for a colour picture and a grey net, which pycaffe turns to grey before resizing."""
+        rows, columns = self._axes(image)
+        luma = np.asarray(image @ _LUMA, np.float32)[None]
+        darkest = luma.min()
+        needed = luma[:, rows.start : rows.stop, columns.start : columns.stop] - darkest
+        resized = resize_planes(needed, rows, columns)
         resized += darkest
         return resized

@@ -15,6 +15,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from caffe2torch.preprocess.pixels import Image, Planes, planes
 from caffe2torch.preprocess.scratch import scratch
 
 Taps = tuple[NDArray[np.int64], NDArray[np.float64]]
@@ -25,6 +26,7 @@ Block = tuple[int, int, int, int, NDArray[np.float32]]
 # OpenBLAS computes products of up to 2^18 multiplications on the calling thread; beyond, it wakes a pool of its own,
 # which costs fifty times the product when other threads work on other pictures.
 _ONE_THREAD = 1 << 18
+_STRIP = 1 << 25  # bytes of a picture that are turned into floats at a time
 _CACHED_LENGTH = 4096  # axes longer than this are planned anew each time, so hostile pictures cannot fill the cache
 
 
@@ -76,7 +78,8 @@ class Axis:
         else:
             make = _blocks_cached if max(size, result) <= _CACHED_LENGTH else _blocks
             self.blocks = make(taps, size, result, first, count)
-            self.start, self.stop = self.blocks[0][2], max(block[3] for block in self.blocks)
+            self.start = min(block[2] for block in self.blocks)
+            self.stop = max(block[3] for block in self.blocks)
 
     def matrix(self) -> NDArray[np.float32]:
         """The whole axis as a dense matrix (count, size), for a product on another device."""
@@ -87,25 +90,25 @@ class Axis:
             dense[low:high, start:stop] = matrix
         return dense
 
-    def along_rows(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(C, stop - start, W) -> (C, count, W); the planes hold only the input rows start..stop."""
+    def along_rows(self, values: Planes) -> Planes:
+        """(C, stop - start, W) -> (C, count, W); ``values`` hold only the input rows start..stop."""
         if self.identity:
-            return planes
-        out = cast(NDArray[np.float32], scratch("rows", (planes.shape[0], self.count, planes.shape[2])))
+            return values
+        out = cast(Planes, scratch("rows", (values.shape[0], self.count, values.shape[2])))
         for low, high, start, stop, matrix in self.blocks:
-            inputs, outputs = planes[:, start - self.start : stop - self.start], out[:, low:high]
-            for part in _parts(planes.shape[2], matrix.size):
+            inputs, outputs = values[:, start - self.start : stop - self.start], out[:, low:high]
+            for part in _parts(values.shape[2], matrix.size):
                 np.matmul(matrix, inputs[..., part], out=outputs[..., part])
         return out
 
-    def along_columns(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(C, H, stop - start) -> (C, H, count), C-contiguous planes of the input columns start..stop."""
+    def along_columns(self, values: Planes) -> Planes:
+        """(C, H, stop - start) -> (C, H, count), ``values`` hold only the input columns start..stop."""
         if self.identity:
-            return planes
-        channels, height, _ = planes.shape
-        out = cast(NDArray[np.float32], scratch("columns", (channels, height, self.count)))
+            return values
+        channels, height, _ = values.shape
+        out = cast(Planes, scratch("columns", (channels, height, self.count)))
         for low, high, start, stop, matrix in self.blocks:
-            inputs, outputs = planes[..., start - self.start : stop - self.start], out[..., low:high]
+            inputs, outputs = values[..., start - self.start : stop - self.start], out[..., low:high]
             for part in _parts(height, matrix.size):
                 np.matmul(inputs[:, part], matrix.T, out=outputs[:, part])
         return out
@@ -139,13 +142,32 @@ def _blocks(taps: Callable[[int, int], Taps], size: int, result: int, first: int
 _blocks_cached = lru_cache(maxsize=256)(_blocks)
 
 
-def resize_planes(planes: NDArray[np.float32], rows: Axis, columns: Axis) -> NDArray[np.float32]:
+def resize_planes(values: Planes, rows: Axis, columns: Axis) -> Planes:
     """(C, rows.stop - rows.start, columns.stop - columns.start) -> (C, rows.count, columns.count) in float32.
 
-    The result is scratch memory of this thread, or the planes themselves where nothing is resized.
+    The result is scratch memory of this thread, or ``values`` where nothing is resized.
 
     The axis with the smaller scale goes first, rows on a tie: MATLAB's order, and the cheaper one.
     """
     if rows.result / rows.size <= columns.result / columns.size:
-        return columns.along_columns(np.ascontiguousarray(rows.along_rows(planes)))
-    return rows.along_rows(columns.along_columns(planes))
+        return columns.along_columns(rows.along_rows(values))
+    return rows.along_rows(columns.along_columns(values))
+
+
+def resize_picture(image: Image, order: str, rows: Axis, columns: Axis, *, floor: float = 0.0) -> Planes:
+    """The picture minus ``floor`` as planes (see `planes`), resized; scratch memory of this thread.
+
+    A large picture is turned into floats and narrowed a strip at a time, so it needs no more than its own bytes.
+    """
+    needed = image[rows.start : rows.stop, columns.start : columns.stop]
+    if needed.size <= _STRIP:
+        values = planes(np.ascontiguousarray(needed), order)
+        if floor:
+            values -= np.float32(floor)
+        return resize_planes(values, rows, columns)
+    height = max(1, _STRIP * len(needed) // needed.size)
+    narrow = np.empty((3 if image.ndim == 3 else 1, len(needed), columns.count), np.float32)
+    for top in range(0, len(needed), height):
+        values = planes(np.ascontiguousarray(needed[top : top + height]), order) - np.float32(floor)
+        narrow[:, top : top + height] = columns.along_columns(values)
+    return rows.along_rows(narrow)

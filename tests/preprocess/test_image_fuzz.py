@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -27,6 +29,18 @@ def few_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image, "MAX_PIXELS", 1 << 20)
 
 
+def checksummed(data: bytes) -> bytes:
+    """A PNG with all checksums made right again, so that the damage gets past them; other files as they are."""
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return data
+    result, position = bytearray(data), 8
+    while position + 12 <= len(data):
+        end = position + 8 + int.from_bytes(data[position : position + 4], "big")
+        result[end : end + 4] = zlib.crc32(data[position + 4 : end]).to_bytes(4, "big")[: max(0, len(data) - end)]
+        position = end + 4
+    return bytes(result)
+
+
 def check(data: bytes, exif: bool = False) -> None:
     try:
         result = decode(data, "x", exif=exif)
@@ -45,7 +59,7 @@ def test_changed_bytes(data: st.DataObject) -> None:
     near_start = st.integers(0, min(80, len(damaged) - 1))
     for _ in range(data.draw(st.integers(1, 5))):
         damaged[data.draw(near_start | st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    check(bytes(damaged), exif=True)
+    check(checksummed(bytes(damaged)), exif=True)
 
 
 @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))

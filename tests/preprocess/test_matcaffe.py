@@ -12,7 +12,7 @@ import torch
 
 from caffe2torch import preprocess
 from caffe2torch.errors import ImageError, UsageError
-from caffe2torch.preprocess import Spec
+from caffe2torch.preprocess import Spec, resize
 from caffe2torch.preprocess.matcaffe import imresize, resize_matrices
 
 from . import naive
@@ -170,6 +170,19 @@ def test_dense_matrices_give_the_same_resize(shape: tuple[int, int]) -> None:
     rows, columns = resize_matrices(shape, spec)
     made = rows.astype(np.float64) @ image.transpose(2, 0, 1) @ columns.T.astype(np.float64)
     assert np.abs(made - preprocess.make(spec)(image)).max() < GREY_LEVELS
+
+
+@pytest.mark.parametrize("dialect", ["matcaffe", "pycaffe"])
+@pytest.mark.parametrize("channels", [1, 3], ids=["grey", "colour"])
+@pytest.mark.parametrize("shape", [(300, 40), (40, 300), (20, 20)], ids=str)
+def test_large_pictures_go_in_strips(
+    shape: tuple[int, int], channels: int, dialect: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = preprocess.make(Spec(dialect=dialect, resize=(50, 20), crop=(31, 17)))
+    image = picture(*shape, channels) // 2 + 60
+    whole = make(image)
+    monkeypatch.setattr(resize, "_STRIP", 1000)
+    assert np.abs(make(image) - whole).max() < 1e-4
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,14 @@ def test_grey_net_gets_scikit_images_luma() -> None:
     assert np.abs(made[0] - (0.2125 * red + 0.7154 * green + 0.0721 * blue)).max() < 1e-6
 
 
+@pytest.mark.parametrize("shape", [(40, 60), (9, 7)], ids=["shrink", "enlarge"])
+def test_grey_net_resizes_the_luma(shape: tuple[int, int]) -> None:
+    image = picture(*shape)
+    made = preprocess.make(Spec(dialect="pycaffe", channels=1, resize=(20, 20), raw_scale=255.0))(image)
+    luma = image @ np.array([0.0721, 0.7154, 0.2125])
+    assert np.abs(made[0] - naive.skimage_resize(luma, (20, 20))).max() < 1e-3
+
+
 def test_rgb_order() -> None:
     image = picture(6, 5)
     made = preprocess.make(Spec(dialect="pycaffe", resize=(6, 5), order="rgb", raw_scale=255.0))(image)
