@@ -44,6 +44,12 @@ class LRN(Layer):
         return cls(p.local_size, alpha=p.alpha, beta=p.beta, k=p.k, within_channel=within)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dtype in (torch.float16, torch.bfloat16):
+            # Activations of the first layers exceed 256, whose square float16 cannot hold.
+            return self._normalise(x.float()).to(x.dtype)
+        return self._normalise(x)
+
+    def _normalise(self, x: Tensor) -> Tensor:
         half = self.size // 2
         square = x * x
         if self.within_channel:

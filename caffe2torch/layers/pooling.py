@@ -119,7 +119,7 @@ class Pooling(Layer):
     def _maximum(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.kernel is not None and self._explicit:
             height, width = self.output_size(x.shape[2], x.shape[3])
-            padded = self._padded(x, height, width, -FLT_MAX)
+            padded = self._padded(x, height, width, max(-FLT_MAX, torch.finfo(x.dtype).min))
             kernel, stride, pad, ceil = self.kernel, self.stride, (0, 0), False
         else:
             padded = x

@@ -45,6 +45,14 @@ def test_lrn_refuses_even_sizes() -> None:
         LRN(4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_lrn_of_half_precision_does_not_overflow(dtype: torch.dtype) -> None:
+    x = np.full((1, 3, 1, 1), 512.0)
+    found = LRN(3, alpha=1e-4)(torch.from_numpy(x).to(dtype))
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found.float().numpy(), lrn(x, 3, 1e-4, 0.75, 1.0, within=False), rtol=5e-3)
+
+
 def batch_norm(channels: int, **settings: float | bool | None) -> BatchNorm:
     layer = BatchNorm(channels, **settings)  # type: ignore[arg-type]
     layer.mean.fill_(6.0)

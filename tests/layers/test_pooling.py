@@ -130,3 +130,9 @@ def test_global_max_pooling_gives_its_gradient_to_the_first_maximum() -> None:
     Pooling("MAX")(x).sum().backward()
     assert x.grad is not None
     assert x.grad.flatten().tolist() == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_padding_beyond_half_the_kernel_works_in_half_precision(dtype: torch.dtype) -> None:
+    layer = Pooling("MAX", kernel=(3, 3), pad=(2, 2))
+    assert layer(torch.full((1, 1, 2, 2), -7.0, dtype=dtype)).unique().tolist() == [-7.0]
