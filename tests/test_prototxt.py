@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,14 @@ ACCEPTED = {
     "empty_messages": "layer {} state <> layer: { }",
     "form_feed": "name:\f'a'\v",
 }
+
+
+def outcome(action: Callable[[], schema.Message]) -> tuple[schema.Message, PrototxtError | None]:
+    """What ``action`` gives, or our error; any other exception passes."""
+    try:
+        return action(), None
+    except PrototxtError as error:
+        return None, error
 
 
 def plain(text: str, message_type: str = "NetParameter") -> schema.Message:
@@ -90,6 +99,9 @@ REFUSED = {
     "near_name": ("layer {\n  convolution_param { kernal_size: 3 }\n}", 2, 23, "no field 'kernal_size' in Convolution"),
     "near_name_hint": ("layer {\n  convolution_param { kernal_size: 3 }\n}", 2, 23, "did you mean 'kernel_size'"),
     "capitals": ("Layer { }", 1, 1, "did you mean 'layer'"),
+    "v1_field_in_v2": ("layer { blobs_lr: 1 }", 1, 9, "no field 'blobs_lr' in LayerParameter; .* the older form"),
+    "v2_field_in_v1": ("layers { reshape_param { } }", 1, 10, "in V1LayerParameter; .* the current form"),
+    "v0_field_in_v2": ("layer { kernelsize: 1 }", 1, 9, "the inner 'layer' of the oldest form"),
     "wrong_block": ("layer { num_output: 3 }", 1, 9, "belongs inside 'convolution_param' or 'inner_product_param'"),
     "solver_as_net": ("\nbase_lr: 0.1", 2, 1, "no field 'base_lr' in NetParameter; SolverParameter has one"),
     "v1_type_in_v2": ("layer { type: CONVOLUTION }", 1, 15, "expected a string in quotes .*'layers {'"),
@@ -165,7 +177,7 @@ def test_unknown_fields_before_a_syntax_error_are_named_too() -> None:
 
 
 def test_very_many_unknown_fields_are_counted() -> None:
-    with pytest.raises(PrototxtError, match=r"and 980 more$"):
+    with pytest.raises(PrototxtError, match=r"\nand 980 more unknown fields$"):
         prototxt.parse("foo: 3\n" * 1000)
 
 
@@ -186,6 +198,26 @@ def test_unknown_list_does_not_excuse_syntax_errors() -> None:
 def test_nesting_without_end_is_refused_at_once(opening: str) -> None:
     with pytest.raises(PrototxtError, match=r"deep|expected"):
         prototxt.parse(opening * 50_000, unknown=[])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#\n" * 100_000,
+        "a:1\n" * 20_000,
+        "name: " + "'a' " * 20_000,
+        "name: '" + r"\n" * 50_000 + "'",
+        "'" + "\\" * 100_000,
+    ],
+    ids=["comments", "unknown_fields", "joined_strings", "escapes", "open_string"],
+)
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_long_monotonous_text_needs_little_memory(text: str, tolerant: bool) -> None:
+    tracemalloc.start()
+    outcome(lambda: prototxt.parse(text, unknown=[] if tolerant else None))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60 * len(text) + (1 << 20)
 
 
 # ------------------------------------------------------------------------------------------- files
@@ -374,14 +406,6 @@ def mutate(text: str, changes: list[tuple[int, int, str]]) -> str:
     for start, length, piece in changes:
         text = text[:start] + piece + text[start + length :]
     return text
-
-
-def outcome(action: Callable[[], schema.Message]) -> tuple[schema.Message, PrototxtError | None]:
-    """What ``action`` gives, or our error; any other exception passes."""
-    try:
-        return action(), None
-    except PrototxtError as error:
-        return None, error
 
 
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])

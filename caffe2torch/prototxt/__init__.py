@@ -11,9 +11,9 @@ from pathlib import Path
 
 from caffe2torch import schema as schemas
 from caffe2torch.errors import PrototxtError
-from caffe2torch.prototxt.hints import UnknownField
 from caffe2torch.prototxt.parser import Parser
 from caffe2torch.prototxt.printer import to_text
+from caffe2torch.prototxt.problems import UnknownField
 from caffe2torch.schema import Message, Schema
 from caffe2torch.upgrade import upgrade_net, upgrade_solver
 

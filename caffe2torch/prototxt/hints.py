@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor
@@ -12,19 +11,12 @@ from google.protobuf.descriptor import FieldDescriptor as Field
 
 from caffe2torch.prototxt.tokens import INTEGER_RANGES
 
-
-@dataclass(frozen=True)
-class UnknownField:
-    """A field that the schema's message ``parent`` lacks, and where it stands (line and column from 1)."""
-
-    path: str
-    line: int
-    column: int
-    name: str
-    parent: str
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}:{self.column}: no field {self.name!r} in {self.parent}"
+# The three generations of a layer, current first
+_FORMS = {
+    "LayerParameter": "the current form ('layer { type: \"...\" }')",
+    "V1LayerParameter": "the older form ('layers { type: ... }')",
+    "V0LayerParameter": "the inner 'layer' of the oldest form ('layers { layer { ... } }')",
+}
 
 
 def wanted(field: Any) -> str:
@@ -48,16 +40,21 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
 
 
 def unknown_message(name: str, descriptor: Descriptor) -> str:
-    """Why the field ``name`` is refused, with the nearest one or the block that has it."""
-    problem = f"no field {name!r} in {descriptor.name}"
+    """Why the field ``name`` is refused, with the block or the form that has it, or the nearest field."""
+    shown = name if len(name) <= 60 else name[:57] + "..."
+    problem = f"no field {shown!r} in {descriptor.name}"
     owners = [
         field.name for field in descriptor.fields if field.message_type and name in field.message_type.fields_by_name
     ]
-    near = nearest(name, descriptor.fields_by_name)
-    if near and not owners:
-        return f"{problem}; did you mean {near!r}?"
     if owners:
         return f"{problem}; it belongs inside {' or '.join(repr(owner) for owner in owners[:3])}"
-    messages = descriptor.file.message_types_by_name.values()
-    others = [message.name for message in messages if name in message.fields_by_name]
+    messages = descriptor.file.message_types_by_name
+    if descriptor.name in _FORMS:
+        for form, words in _FORMS.items():
+            if name in messages[form].fields_by_name:
+                return f"{problem}; it belongs to {words}"
+    near = nearest(name, descriptor.fields_by_name)
+    if near:
+        return f"{problem}; did you mean {near!r}?"
+    others = [message.name for message in messages.values() if name in message.fields_by_name]
     return f"{problem}; {others[0]} has one" if others else problem

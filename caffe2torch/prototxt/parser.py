@@ -10,12 +10,12 @@ from google.protobuf.descriptor import FieldDescriptor as Field
 
 from caffe2torch.errors import PrototxtError
 from caffe2torch.prototxt import tokens
-from caffe2torch.prototxt.hints import UnknownField, nearest, unknown_message, wanted
+from caffe2torch.prototxt.hints import nearest, wanted
+from caffe2torch.prototxt.problems import Problems, UnknownField
 from caffe2torch.prototxt.tokens import INTEGER_RANGES, Token
 from caffe2torch.schema import Message, is_repeated, required_names
 
 _MAX_DEPTH = 100
-_MAX_PROBLEMS = 20
 _TRUE, _FALSE = ("true", "True", "t"), ("false", "False", "f")
 _CLOSERS = {"{": "}", "<": ">"}
 _FLOAT_TYPES = (Field.TYPE_FLOAT, Field.TYPE_DOUBLE)
@@ -28,9 +28,8 @@ class Parser:
         text = text.removeprefix("\N{BYTE ORDER MARK}")
         if "\n" not in text:  # lines that end in CR alone: a comment must not swallow the rest of the file
             text = text.replace("\r", "\n")
-        self._text, self._path, self._encoding = text, path, encoding
-        self._unknown = unknown
-        self._problems: list[tuple[int, str]] = []
+        self._path, self._encoding = path, encoding
+        self._problems = Problems(text, path, unknown)
         self._tokens = tokens.tokens(text)
         self._token = next(self._tokens)
 
@@ -40,22 +39,12 @@ class Parser:
             self._message(message, "", 0)
         except RecursionError:
             raise PrototxtError("the text nests too deep", path=self._path) from None
-        if self._problems:
-            self._raise_problems()
+        self._problems.raise_any()
 
     # ------------------------------------------------------------------------------------------------ errors
 
     def _fail(self, token: Token, message: str) -> NoReturn:
-        self._problems.append((token.start, message))
-        self._raise_problems()
-
-    def _raise_problems(self) -> NoReturn:
-        places = [(*tokens.place(self._text, start), message) for start, message in self._problems[:_MAX_PROBLEMS]]
-        line, column, first = places[0]
-        rest = "".join(f"\n{self._path}:{row}:{place}: {message}" for row, place, message in places[1:])
-        more = len(self._problems) - len(places)
-        rest += f"\nand {more} more" if more else ""
-        raise PrototxtError(first + rest, path=self._path, line=line, column=column)
+        self._problems.fail(token.start, message)
 
     def _expected(self, what: str) -> NoReturn:
         self._fail(self._token, f"found {self._token.describe()}, expected {what}")
@@ -109,7 +98,7 @@ class Parser:
     def _refuse_second(self, token: Token, descriptor: Descriptor, seen: dict[str, int]) -> None:
         first = seen.setdefault(token.text, token.start)
         if first != token.start:
-            line, _ = tokens.place(self._text, first)
+            line, _ = self._problems.place(first)
             problem = f"{token.text!r} is given twice in this {descriptor.name} (first on line {line}), expected once"
             self._fail(token, problem)
 
@@ -157,11 +146,7 @@ class Parser:
     # ------------------------------------------------------------------------------------------------ unknown fields
 
     def _unknown_field(self, token: Token, descriptor: Descriptor, depth: int) -> None:
-        if self._unknown is None:
-            self._problems.append((token.start, unknown_message(token.text, descriptor)))
-        else:
-            line, column = tokens.place(self._text, token.start)
-            self._unknown.append(UnknownField(self._path, line, column, token.text, descriptor.name))
+        self._problems.unknown(token.start, token.text, descriptor)
         colon = self._skip(":")
         if not colon and not (self._at("{") or self._at("<")):
             self._expected(f"':' or '{{' after {token.text!r}")
@@ -281,13 +266,14 @@ class Parser:
                 hint = " (type names without quotes belong to the older 'layers {', not to 'layer {')"
             self._expected(f"{wanted(field)}{hint}")
         first = self._token
-        raw = b""
+        parts: list[bytes] = []
         while self._token.kind == "string":
             try:
-                raw += tokens.unquote(self._token.text, self._encoding)
+                parts.append(tokens.unquote(self._token.text, self._encoding))
             except ValueError as error:
                 self._fail(self._token, str(error))
             self._advance()
+        raw = b"".join(parts)
         if field.type == Field.TYPE_BYTES:
             return raw
         try:

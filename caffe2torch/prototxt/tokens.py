@@ -10,18 +10,20 @@ from typing import NamedTuple
 
 from google.protobuf.descriptor import FieldDescriptor as Field
 
-# Comments and white space are part of the match in front of a token; `number` is deliberately too wide, so that `3x` or
-# `1.2.3` is one bad number in an error message, as in C++.
+# `number` is deliberately too wide, so that `3x` or `1.2.3` is one bad number in an error message, as in C++. No group
+# is repeated without bound: the regex engine would keep memory for every repetition.
 _TOKEN = re.compile(
-    r"""(?:[ \t\r\n\v\f]+|\#[^\n]*)*
-    (?: (?P<name>[A-Za-z_]\w*)
-    | (?P<number>\.?\d(?:[eE][+-](?=\d)|[\w.])*)
-    | (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
+    r"""(?P<skip>[ \t\r\n\v\f]+(?:\#[^\n]*)?|\#[^\n]*)
+    | (?P<name>[A-Za-z_]\w*)
+    | (?P<number>\.?\d[\w.]*(?:(?<=[eE])[+-]\d[\w.]*)?)
+    | (?P<string>"[^"\\\n]*"|'[^'\\\n]*')
     | (?P<symbol>[{}<>\[\]:;,\-])
+    | (?P<escaped>["'])
     | (?P<end>\Z)
-    | (?P<bad>.) )""",
-    re.VERBOSE | re.ASCII,
+    | (?P<bad>.)""",
+    re.VERBOSE | re.ASCII | re.DOTALL,
 )
+_STRING_STOPS = {'"': re.compile(r'["\\\n]'), "'": re.compile(r"['\\\n]")}
 _INTEGER = re.compile(r"0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
 _FLOAT = re.compile(r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)[fF]?")
 _ESCAPE = re.compile(
@@ -29,6 +31,7 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 _SIMPLE_ESCAPES = dict(zip(b"abfnrtv\\?'\"", b"\a\b\f\n\r\t\v\\?'\"", strict=True))
+_BYTES = [bytes((value,)) for value in range(256)]
 _TYPOGRAPHIC = "\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}"
 _MAX_DIGITS = 30  # far beyond any 64-bit number, and short enough to convert in no time
 _HUGE = 1 << 100
@@ -63,16 +66,27 @@ class Token(NamedTuple):
 
 def tokens(text: str) -> Iterator[Token]:
     """All tokens of ``text``, the last of kind ``end``."""
-    for match in _TOKEN.finditer(text):
-        kind = match.lastgroup or "end"
-        yield Token(kind, match[kind], match.start(kind))
+    match_at = _TOKEN.match
+    position = 0
+    while match := match_at(text, position):
+        kind, start, position = match.lastgroup or "end", match.start(), match.end()
+        if kind == "skip":
+            continue
+        if kind == "escaped":
+            position = _end_of_string(text, start)
+            kind = "string" if position > start + 1 else "bad"
+        yield Token(kind, text[start:position], start)
         if kind == "end":
             return
 
 
-def place(text: str, start: int) -> tuple[int, int]:
-    """Line and column, both from 1, of the offset ``start``."""
-    return text.count("\n", 0, start) + 1, start - text.rfind("\n", 0, start)
+def _end_of_string(text: str, start: int) -> int:
+    """The offset behind the closing quote of a string with escapes; just behind the opening one if none closes it."""
+    quote = text[start]
+    stop = _STRING_STOPS[quote].search(text, start + 1)
+    while stop is not None and stop[0] == "\\" and text[stop.end() : stop.end() + 1] != "\n":
+        stop = _STRING_STOPS[quote].search(text, stop.end() + 1)
+    return stop.end() if stop is not None and stop[0] == quote else start + 1
 
 
 def integer(text: str) -> int | None:
@@ -115,11 +129,11 @@ def unquote(text: str, encoding: str) -> bytes:
 def _unescape(match: re.Match[bytes]) -> bytes:
     simple, octal, hexadecimal, short, long, wrong = match.groups()
     if simple:
-        return bytes([_SIMPLE_ESCAPES[simple[0]]])
+        return _BYTES[_SIMPLE_ESCAPES[simple[0]]]
     if wrong is not None or (octal and int(octal, 8) > 255):
         raise ValueError(f"unknown escape {match[0].decode('latin-1')!r} in a string")
     if octal or hexadecimal:
-        return bytes([int(octal, 8) if octal else int(hexadecimal, 16)])
+        return _BYTES[int(octal, 8) if octal else int(hexadecimal, 16)]
     code = int(short or long, 16)
     if code > 0x10FFFF or 0xD800 <= code < 0xE000:
         raise ValueError(f"{match[0].decode('ascii')} in a string is no Unicode character")

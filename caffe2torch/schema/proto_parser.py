@@ -38,7 +38,7 @@ _LONG = {_SCALARS[name] for name in ("int64", "uint64", "sint64", "fixed64", "sf
 _UNSIGNED = {_SCALARS[name] for name in ("uint32", "uint64", "fixed32", "fixed64")}
 _TEXTS = (FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.TYPE_BYTES)
 
-_QUOTED = r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'"
+_QUOTED = r"\"[^\"\\\n]*(?:\\.[^\"\\\n]*)*\"|'[^'\\\n]*(?:\\.[^'\\\n]*)*'"
 _COMMENT = re.compile(rf"({_QUOTED})|//[^\n]*|/\*.*?\*/", re.DOTALL)
 _OPTIONS = rf"(?:\[((?:[^\]\"']|{_QUOTED})*)\])?"
 _STATEMENT = re.compile(
