@@ -36,7 +36,7 @@ ACCEPTED = {
     "hex_and_octal": "input_dim: 0x1F input_dim: 017 input_dim: -0x10 input_dim: 0",
     "enum_by_number": "layer { pooling_param { pool: 1 } }",
     "bools": "layer { propagate_down: [true, false, t, f, True, False, 0, 1] }",
-    "floats": "layer { loss_weight: [1, 1., .5, 1e3, 1E-3, -2.5e+2, 1f, 1.5F, inf, -inf, infinity, 0] }",
+    "floats": "layer { loss_weight: [1, 1., .5, 1e3, 1E-3, -2.5e+2, 1f, inf, -inf, infinity, 0] }",
     "int_limits": "input_dim: 2147483647 input_dim: -2147483648",
     "empty_messages": "layer {} state <> layer: { }",
     "form_feed": "name:\f'a'\v",
@@ -68,6 +68,7 @@ def test_reads_what_protobuf_reads(text: str) -> None:
         (r"name: 'a\?b'", "name: 'a?b'"),
         (r"name: '\ud83d\ude00 \\ud83d'", "name: '\N{GRINNING FACE} \\\\ud83d'"),
         (r"name: '\X41'", "name: 'A'"),
+        ("layer { loss_weight: 1.5F }", "layer { loss_weight: 1.5 }"),
     ],
 )
 def test_reads_what_only_the_cpp_parser_reads(text: str, same: str) -> None:
