@@ -211,7 +211,7 @@ def test_a_faster_precision_reports_the_bits_it_flips(pictures: Path, tmp_path: 
 
 def test_preprocessing_of_another_net_is_refused(pictures: Path, tmp_path: Path, model: Model) -> None:
     other = replace(model, spec=preprocess.Spec.from_dict({"dialect": "matcaffe", "resize": 227}))
-    with pytest.raises(UsageError, match="takes 3 x 32 x 32 .* preprocessing makes 3 x 227 x 227"):
+    with pytest.raises(UsageError, match=r"takes 3 x 32 x 32 .* preprocessing makes 3 x 227 x 227"):
         extract(pictures, tmp_path / "codes.h5", model=other)
 
 

@@ -90,7 +90,7 @@ def test_list_file_in_the_papers_form(tmp_path: Path) -> None:
         Entry("/data/my picture 2.jpg", "/root/data/my picture 2.jpg"),
         Entry("relative.jpg", "/root/relative.jpg"),
     ]
-    assert [entry.file for entry in walk([file], found=Found())][0] == "/data/a.jpg"
+    assert next(entry.file for entry in walk([file], found=Found())) == "/data/a.jpg"
 
 
 def test_labels_follow_the_last_space(tmp_path: Path) -> None:
