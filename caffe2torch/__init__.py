@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from caffe2torch.graph import build_graph
     from caffe2torch.hdf5 import write_hdf5
     from caffe2torch.layers.registry import Layer, register
-    from caffe2torch.load import load
+    from caffe2torch.loading import load
     from caffe2torch.net import CaffeNet
     from caffe2torch.prototxt import read_net, read_solver
 
@@ -40,7 +40,7 @@ _HOMES = {
     "CaffeNet": "net",
     "Layer": "layers.registry",
     "build_graph": "graph",
-    "load": "load",
+    "load": "loading",
     "open_weights": "caffemodel",
     "read_net": "prototxt",
     "read_solver": "prototxt",
@@ -53,9 +53,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'caffe2torch' has no attribute {name!r}")
-    # A function may have the name of its module (load): take the place the import system gave to the module.
-    value = globals()[name] = getattr(importlib.import_module(f"caffe2torch.{_HOMES[name]}"), name)
-    return value
+    return getattr(importlib.import_module(f"caffe2torch.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -140,10 +140,10 @@ def float_arrays(layers: Iterable[Any], weights: Mapping[str, Sequence[Array]]) 
     Raises WeightsError for weights of a layer that is not among ``layers`` (messages with a name), for other types than
     floats, and for shapes Caffe refuses.
     """
-    extra = set(weights) - {layer.name for layer in layers}
+    extra = {name for name, blobs in weights.items() if len(blobs)} - {layer.name for layer in layers}
     if extra:
         raise WeightsError(f"the net has no layer for these weights: {', '.join(map(repr, sorted(extra)))}")
-    arrays = {name: [np.asarray(blob) for blob in blobs] for name, blobs in weights.items()}
+    arrays = {name: [np.asarray(blob) for blob in blobs] for name, blobs in weights.items() if len(blobs)}
     for name, blobs in arrays.items():
         for index, array in enumerate(blobs):
             if array.dtype.kind != "f" or array.dtype.itemsize > 8:

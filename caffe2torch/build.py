@@ -65,8 +65,10 @@ def _build_layer(node: Node, bottom_shapes: Sequence[Shape], *, training: bool) 
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise LayerError(f"{place} cannot take bottoms of shape {sizes}: {reason}") from error
     layer.caffe_name = node.name
-    results = result if isinstance(result, tuple) else (result,)
-    return layer, [tuple(r.shape) for r in results]
+    shapes = [tuple(r.shape) for r in (result if isinstance(result, tuple) else (result,))]
+    for shape in shapes:
+        registry.check_count(shape, f"a top of {place}, a blob")
+    return layer, shapes
 
 
 def _all_tops(node: Node, layer: Layer, made: int, taken: set[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@
     Caffe2TorchError
       PrototxtError         text that does not parse, or has fields the schema lacks (path:line:column)
       SchemaError           a .proto file that cannot be used
-      FormatError           a binary file (caffemodel, HDF5, binaryproto, codes) that is damaged or not what it should be
+      FormatError           a binary file (caffemodel, HDF5, binaryproto, codes) that is damaged or of another kind
       GraphError            a net whose layers do not connect
       LayerError            a layer whose parameters or input shapes are impossible
         UnsupportedLayerError   layer types nobody registered, all of them at once

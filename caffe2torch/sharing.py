@@ -33,6 +33,13 @@ def tie(layer: Layer, name: str, owner: Layer, owner_name: str) -> None:
     layer.__class__ = _tied_class(_plain_class(type(layer)), tuple(ties.items()))
 
 
+def owned(layer: Layer, name: str) -> Tensor:
+    """The tensor that holds the blob and its gradient: the owner's where the layer has only a view of another shape."""
+    tied = layer.__dict__.get(f"_owner_{name}")
+    tensor: Tensor = getattr(*tied) if tied else getattr(layer, name)
+    return tensor
+
+
 def _plain_class(cls: type[Layer]) -> type[Layer]:
     return cls.__mro__[1] if cls.__dict__.get("_tied") else cls
 

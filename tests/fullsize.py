@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from caffe2torch.caffemodel import write_caffemodel
-from caffe2torch.load import load
+from caffe2torch.loading import load
 from caffe2torch.net import CaffeNet
 from caffe2torch.prototxt import read_net
 

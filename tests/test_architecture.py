@@ -20,7 +20,7 @@ LEVELS = [
     {"zoo", "download"},
     {"layers", "fillers"},
     {"sharing", "net", "build"},
-    {"load"},
+    {"loading"},
     {"extract"},
     {"cli", "commands", "__main__"},
 ]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from caffe2torch.load import load
+from caffe2torch.loading import load
 from fullsize import NETS, FullSize, input_batch, prototxt, sha256, write_weights
 
 

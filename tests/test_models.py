@@ -13,7 +13,7 @@ import torch
 from caffe2torch.binaryproto import read_mean
 from caffe2torch.caffemodel import open_weights, write_caffemodel
 from caffe2torch.hdf5 import write_hdf5
-from caffe2torch.load import load
+from caffe2torch.loading import load
 from caffe2torch.net import CaffeNet
 from caffe2torch.prototxt import read_net
 from cifar import test_images, test_labels

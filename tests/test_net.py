@@ -11,7 +11,7 @@ import torch
 from caffe2torch.build import attribute_name, build
 from caffe2torch.errors import GraphError, LayerError, UnsupportedLayerError, UsageError
 from caffe2torch.graph import build_graph
-from caffe2torch.load import fill, load
+from caffe2torch.loading import fill, load
 from caffe2torch.net import CaffeNet
 from caffe2torch.prototxt import parse
 from caffe2torch.upgrade import upgrade_net

@@ -53,14 +53,15 @@ def run(args: argparse.Namespace) -> int:
     from caffe2torch.errors import GraphError, LayerError, UsageError
     from caffe2torch.files import atomic_path
     from caffe2torch.graph import build_graph
-    from caffe2torch.load import build_net
+    from caffe2torch.loading import build_net, naming
     from caffe2torch.prototxt import UnknownField, read_net
 
     path, out = Path(args.net), Path(args.out) if args.out else None
     if out and out.suffix.lower() not in FORMATS:
         raise UsageError(f"--out {out}: {out.suffix or 'no ending'}; expected one of {', '.join(FORMATS)}")
     unknown: list[UnknownField] | None = [] if args.allow_unknown else None
-    graph = build_graph(read_net(path, unknown=unknown), phase=args.phase, level=args.level, stages=args.stage)
+    with naming(path):
+        graph = build_graph(read_net(path, unknown=unknown), phase=args.phase, level=args.level, stages=args.stage)
     shapes: Mapping[str, tuple[int, ...]] = {}
     try:
         shapes = build_net(graph, path.parent, input_shapes(args.input)).blob_shapes

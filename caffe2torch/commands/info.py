@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from caffe2torch.commands.options import input_shapes
     from caffe2torch.errors import UnsupportedLayerError
     from caffe2torch.graph import build_graph
-    from caffe2torch.load import build_net
+    from caffe2torch.loading import build_net, naming
     from caffe2torch.prototxt import UnknownField, read
     from caffe2torch.upgrade import syntax_of, upgrade_net
 
@@ -48,11 +48,13 @@ def run(args: argparse.Namespace) -> int:
     unknown: list[UnknownField] = []
     message = read(path, unknown=unknown)
     syntax = syntax_of(message)
-    graph = build_graph(upgrade_net(message, path=str(path)), phase=args.phase, level=args.level, stages=args.stage)
+    with naming(path):
+        graph = build_graph(upgrade_net(message, path=str(path)), phase=args.phase, level=args.level, stages=args.stage)
     facts: dict[str, Any] = {"net": graph.name, "file": str(path), "syntax": syntax, "phase": graph.phase}
     facts["unknown_fields"] = [f"{f.path}:{f.line}:{f.column}: {f.name} in {f.parent}" for f in unknown]
     try:
-        net = build_net(graph, path.parent, input_shapes(args.input))
+        with naming(path):
+            net = build_net(graph, path.parent, input_shapes(args.input))
     except UnsupportedLayerError as error:
         facts["layers"] = [{"name": n.name, "type": n.type, "tops": list(n.tops)} for n in graph.nodes]
         _print(facts, as_json=args.json)
@@ -132,7 +134,7 @@ def _peak(net: CaffeNet) -> int:
 
 def _weights(net: CaffeNet, args: argparse.Namespace) -> dict[str, Any]:
     from caffe2torch.caffemodel import open_weights
-    from caffe2torch.load import load_weights
+    from caffe2torch.loading import load_weights
 
     with open_weights(args.weights) as file:
         syntax, count = file.syntax, sum(1 for layer in file.layers if layer.blobs)

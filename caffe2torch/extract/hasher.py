@@ -15,7 +15,7 @@ from torch import Tensor
 from caffe2torch import preprocess
 from caffe2torch.errors import UsageError
 from caffe2torch.extract.model import Model, check_blob_name
-from caffe2torch.load import load
+from caffe2torch.loading import load
 from caffe2torch.retrieval.codes import Floats, packed_width
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

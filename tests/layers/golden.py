@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caffe2torch import prototxt
-from caffe2torch.load import load
+from caffe2torch.loading import load
 from caffe2torch.net import CaffeNet
+from caffe2torch.sharing import owned
 
 Array = NDArray[Any]
 
@@ -110,8 +111,9 @@ def backward(case: Case, net: CaffeNet) -> dict[str, Array]:
             found[key] = _numbers(leaves[name].grad, value)
         elif kind == "grad_param":
             layer, _, index = name.rpartition(":")
-            blob = net.layers()[layer].blob_items()[int(index)][1]
-            found[key] = _numbers(blob.grad if blob.is_leaf else None, value)
+            module = net.layers()[layer]
+            gradient = owned(module, module.blob_items()[int(index)][0]).grad
+            found[key] = _numbers(gradient if gradient is None else gradient.reshape(value.shape), value)
     for blob, leaf in leaves.items():
         if case.force_backward and leaf.grad is not None:
             found.setdefault(f"grad_in:{blob}", leaf.grad.numpy())

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from caffe2torch.build import build
 from caffe2torch.caffemodel import Blob, LayerWeights, WeightsFile, open_weights
 from caffe2torch.data.shapes import input_shapes as find_input_shapes
-from caffe2torch.errors import UsageError, WeightsError
+from caffe2torch.errors import GraphError, LayerError, UsageError, WeightsError
 from caffe2torch.graph import Graph, Node, build_graph, near
 from caffe2torch.layers.registry import Layer
 from caffe2torch.net import CaffeNet, LoadReport
 from caffe2torch.prototxt import UnknownField, read_net
+from caffe2torch.sharing import owned
 
 
 def load(
@@ -45,14 +47,24 @@ def load(
     collects prototxt fields the schema lacks instead of raising. ``net.report`` says what was loaded.
     """
     path = Path(prototxt)
-    graph = build_graph(read_net(path, unknown=unknown_fields), phase=phase, level=level, stages=stages)
-    net = build_net(graph, path.parent, input_shapes)
+    with naming(path):
+        graph = build_graph(read_net(path, unknown=unknown_fields), phase=phase, level=level, stages=stages)
+        net = build_net(graph, path.parent, input_shapes)
     if weights is None:
         report = fill(net)
     else:
         report = load_weights(net, weights, allow_missing=allow_missing, ignore_extra=ignore_extra, aliases=aliases)
     net.report = report
     return net.to(device=device, dtype=dtype)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the prototxt's name before what its graph or its layers are refused for."""
+    try:
+        yield
+    except (GraphError, LayerError) as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def build_net(graph: Graph, folder: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) -> CaffeNet:
@@ -152,21 +164,16 @@ def _names_in_file(
 
 def _missing(targets: Mapping[str, tuple[Node, Layer]], found: Collection[str]) -> list[str]:
     """Layers with at least one parameter that neither they nor the layer they share it with got."""
-    given = {id(value) for name in found for _, value in _storage(targets[name][1])}
+    given = {id(value) for name in found for value in _storage(targets[name][1])}
     return [
         name
         for name, (_, layer) in targets.items()
-        if name not in found and any(id(value) not in given for _, value in _storage(layer))
+        if name not in found and any(id(value) not in given for value in _storage(layer))
     ]
 
 
-def _storage(layer: Layer) -> list[tuple[str, Tensor]]:
-    """The layer's blobs, with the owner's tensor in place of a view of it."""
-    owned = []
-    for name, value in layer.blob_items():
-        tied = layer.__dict__.get(f"_owner_{name}")
-        owned.append((name, getattr(*tied) if tied else value))
-    return owned
+def _storage(layer: Layer) -> list[Tensor]:
+    return [owned(layer, name) for name, _ in layer.blob_items()]
 
 
 def _misfit(node: Node, layer: Layer, source: LayerWeights) -> str:
@@ -193,7 +200,7 @@ def fits(blob: Blob, shape: tuple[int, ...]) -> bool:
 
 
 def _copy(target: Tensor, blob: Blob) -> None:
-    value = target.detach() if isinstance(target, nn.Parameter) else target
+    value = target.detach()
     if value.dtype == torch.float32 and value.device.type == "cpu" and value.is_contiguous():
         blob.read_into(value.numpy().reshape(-1))
     else:

@@ -10,7 +10,7 @@ import torch
 
 from caffe2torch.caffemodel import write_caffemodel
 from caffe2torch.errors import GraphError, WeightsError
-from caffe2torch.load import load
+from caffe2torch.loading import load
 from caffe2torch.prototxt import read_net
 
 TEXT = """
