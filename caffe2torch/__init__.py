@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from caffe2torch.loading import load
     from caffe2torch.net import CaffeNet
     from caffe2torch.prototxt import read_net, read_solver
+    from caffe2torch.retrieval.readers import read_codes
 
 __all__ = [
     "Caffe2TorchError",
@@ -28,6 +29,7 @@ __all__ = [
     "build_graph",
     "load",
     "open_weights",
+    "read_codes",
     "read_net",
     "read_solver",
     "register",
@@ -42,6 +44,7 @@ _HOMES = {
     "build_graph": "graph",
     "load": "loading",
     "open_weights": "caffemodel",
+    "read_codes": "retrieval.readers",
     "read_net": "prototxt",
     "read_solver": "prototxt",
     "register": "layers.registry",
