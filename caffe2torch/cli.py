@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from types import ModuleType
 
 from caffe2torch import __version__
@@ -27,6 +28,39 @@ Caffe models in PyTorch, exactly.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status: 0, 1 for errors in the input, 2 for wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("caffe2torch: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (head, less): nothing to say.
+        _drop_output()
+        return 1
+    except OSError as error:
+        if "--traceback" in arguments:
+            raise
+        _drop_output()
+        place = "standard output" if error.filename is None else error.filename
+        print(f"caffe2torch: error: {place}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if "--traceback" in arguments or not _out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else "an array does not fit"
+        print(
+            f"caffe2torch: error: not enough memory: {reason}; give a smaller batch or input, or check the net's "
+            "num_output, kernel and pad",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _run(arguments: Sequence[str]) -> int:
     parser = _parser()
     args = parser.parse_args(arguments)
     if args.command is None:
@@ -36,20 +70,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _note
             status: int = args.run(args)
-        sys.stdout.flush()
         return status
     except Caffe2TorchError as error:
         if args.traceback:
             raise
         print(f"caffe2torch: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt:
-        print("caffe2torch: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader of our output went away (head, less); say nothing, and let Python's own flush at exit not complain.
+
+
+def _drop_output() -> None:
+    """Send what is left of the output nowhere, so that Python's own flush at exit does not complain."""
+    with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether this is Python's, numpy's or torch's way to say so; torch raises a plain RuntimeError on the CPU."""
+    return isinstance(error, MemoryError) or any(t in str(error) for t in ("allocate memory", "out of memory"))
 
 
 def _note(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
