@@ -34,7 +34,7 @@ def test_one_command_writes_codes_h5_and_says_what_it_did(pictures: Path, capsys
     assert "from 20 pictures with ssdh48_small on cpu in float32" in out
     assert "pictures a second" in out
     assert "wrote codes.h5" in out
-    assert "caffe2torch.read_codes('codes.h5')" in out
+    assert "read_codes('codes.h5').unpacked()" in out
     assert err == ""
 
 
