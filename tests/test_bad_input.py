@@ -120,3 +120,79 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("caffe2torch.zoo.names", fail)
     with pytest.raises(RuntimeError, match="a mistake"):
         main(["zoo"])
+
+
+# A net that is no net
+
+TEXT = NET.read_text("utf-8")
+
+NO_NETS: list[tuple[str, str | bytes, str]] = [
+    ("empty", "", "no layers in this file"),
+    ("comment", "# nothing\n", "no layers in this file"),
+    ("utf16", TEXT.encode("utf-16"), "the text is UTF-16, expected UTF-8; save the file as UTF-8"),
+    ("utf16be", TEXT.encode("utf-16-be"), "the text is UTF-16"),
+    ("page", "<!DOCTYPE html>\n<html><title>404</title></html>", "this is a web page, saved in place of the prototxt"),
+    ("json", '{"layers": [1]}', "json:1:1: found '{', expected a field of NetParameter"),
+    ("python", "import caffe\n", "python:1:8: found 'caffe', expected ':' or '{'"),
+    ("binary", bytes(range(256)), "byte 0x00 at offset 0: this is a binary file"),
+    ("gzip", b"\x1f\x8b\x08\x00" + bytes(40), "this is a binary file"),
+    ("hdf5", b"\x89HDF\r\n\x1a\n" + bytes(40), "this is an HDF5 file (weights?)"),
+    ("nul", TEXT.encode() + b"\0", "byte 0x00 at offset"),
+    ("cut", TEXT[: len(TEXT) // 2], "found the end of the file, expected"),
+    ("deep", "layer {" * 5000, "messages nest more than 100 deep"),
+    ("solver", SOLVER.read_bytes(), "its net, test_iter, test_interval make it a solver: give the net that"),
+    ("caffemodel", WEIGHTS.read_bytes(), "this is a binary file (weights?)"),
+]
+
+
+@pytest.mark.parametrize("name, data, message", NO_NETS, ids=[case[0] for case in NO_NETS])
+def test_a_file_that_is_no_net(name: str, data: str | bytes, message: str, refused: Refused) -> None:
+    write(name, data)
+    assert message in refused("info", name)
+
+
+def test_names_that_are_no_files(refused: Refused) -> None:
+    Path("folder").mkdir()
+    assert "missing: cannot be read: No such file or directory" in refused("info", "missing")
+    assert "folder: cannot be read: Is a directory" in refused("info", "folder")
+    assert "'a\\x00b' cannot be the name of a file" in refused("info", "a\0b")
+    assert "no layers" in refused("info", os.devnull)
+
+
+def test_an_endless_pipe_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
+    monkeypatch.setattr("caffe2torch.prototxt._MAX_BYTES", 1 << 12)
+    reader, writer = os.pipe()
+    os.write(writer, b"#" * (1 << 14))
+    try:
+        assert "found more" in refused("info", f"/dev/fd/{reader}")
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_solver_lists_what_a_net_does_not_have(refused: Refused) -> None:
+    err = refused("draw", SOLVER, lines=None)
+    assert "no field 'net' in NetParameter; SolverParameter has one" in err
+    assert all(f"{SOLVER}:" in line for line in err.splitlines())
+
+
+@pytest.mark.parametrize("start", [b"\xef\xbb\xbf", b"# caf\xe9\n", b"\r\n\t"])
+def test_a_byte_order_mark_latin_1_and_line_ends_are_no_errors(start: bytes) -> None:
+    write("net.prototxt", start + TEXT.replace("\n", "\r\n").encode())
+    assert main(["info", "net.prototxt"]) == 0
+
+
+# A net that cannot be built
+
+INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 8 } } }\n'
+
+
+def one(kind: str, settings: str = "", *, bottoms: str = "x", tops: str = "y", name: str = "l") -> str:
+    """A layer; ``bottoms`` and ``tops`` are names with spaces between them."""
+    ends = " ".join(f'{end}: "{blob}"' for end, blobs in (("bottom", bottoms), ("top", tops)) for blob in blobs.split())
+    return f'layer {{ name: "{name}" type: "{kind}" {ends} {settings} }}\n'
+
+
+def test_a_scalar_input_is_no_error() -> None:
+    write("net.prototxt", 'layer { name: "in" type: "Input" top: "x" input_param { shape { } } }' + one("ReLU"))
+    assert main(["info", "net.prototxt"]) == 0

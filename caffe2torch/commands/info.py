@@ -41,12 +41,13 @@ def run(args: argparse.Namespace) -> int:
     from caffe2torch.errors import UnsupportedLayerError
     from caffe2torch.graph import build_graph
     from caffe2torch.loading import build_net, naming
-    from caffe2torch.prototxt import UnknownField, read
+    from caffe2torch.prototxt import UnknownField, read, require_layers
     from caffe2torch.upgrade import syntax_of, upgrade_net
 
     path = Path(args.net)
     unknown: list[UnknownField] = []
     message = read(path, unknown=unknown)
+    require_layers(message, path, unknown)
     syntax = syntax_of(message)
     with naming(path):
         graph = build_graph(upgrade_net(message, path=str(path)), phase=args.phase, level=args.level, stages=args.stage)
@@ -160,7 +161,7 @@ def _print(facts: dict[str, Any], *, as_json: bool) -> None:
     print()
     _table(facts["layers"])
     if "parameters" in facts:
-        batch = next(iter(facts["inputs"].values()), [1])[0] or 1
+        batch = next((shape[0] for shape in facts["inputs"].values() if shape), 1)
         print(
             f"\nparameters     {facts['parameters']:,} ({_bytes(facts['parameter_bytes'])})\n"
             f"multiply-adds  {facts['multiply_adds']:,} for this input, {_short(facts['multiply_adds'] / batch)} for "

@@ -7,6 +7,7 @@ for a field the schema lacks, and all such fields of a file at once. ``read_net`
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from caffe2torch import schema as schemas
@@ -17,7 +18,7 @@ from caffe2torch.prototxt.problems import UnknownField
 from caffe2torch.schema import Message, Schema
 from caffe2torch.upgrade import upgrade_net, upgrade_solver
 
-__all__ = ["UnknownField", "parse", "read", "read_net", "read_solver", "to_text"]
+__all__ = ["UnknownField", "parse", "read", "read_net", "read_solver", "require_layers", "to_text"]
 
 _MAX_BYTES = 1 << 28
 _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\v\f\r")
@@ -64,9 +65,20 @@ def read_net(
 ) -> Message:
     """The net at ``path`` in current (V2) form. Raises PrototxtError also for a file without layers."""
     net = read(path, "NetParameter", unknown, schema=schema)
-    if not net.layer and not net.layers:
-        raise PrototxtError("no layers in this file, expected a net ('layer {' or 'layers {')", path=os.fspath(path))
+    require_layers(net, path, unknown or ())
     return upgrade_net(net, path=os.fspath(path))
+
+
+def require_layers(net: Message, path: str | os.PathLike[str], unknown: Sequence[UnknownField] = ()) -> None:
+    """Raise PrototxtError for a net without layers; fields of a solver among the ``unknown`` tell what it is."""
+    if net.layer or net.layers:
+        return
+    solver = schemas.message_type("SolverParameter").DESCRIPTOR.fields_by_name
+    named = [field.name for field in unknown if field.name in solver]
+    hint = f"; its {', '.join(named[:3])} make it a solver: give the net that the solver names" if named else ""
+    raise PrototxtError(
+        f"no layers in this file, expected a net ('layer {{' or 'layers {{'){hint}", path=os.fspath(path)
+    )
 
 
 def read_solver(
@@ -85,9 +97,14 @@ def _read_bytes(path: str) -> bytes:
             _refuse_binary(head, path)
             if size > _MAX_BYTES:
                 raise PrototxtError(f"{size} bytes, expected a prototxt of at most {_MAX_BYTES}", path=path)
-            return head + file.read()
+            rest = file.read(_MAX_BYTES)  # a pipe may have no end
+            if len(rest) == _MAX_BYTES:
+                raise PrototxtError(f"expected a prototxt of at most {_MAX_BYTES} bytes, found more", path=path)
+            return head + rest
     except OSError as error:
         raise PrototxtError(f"cannot be read: {error.strerror}", path=path) from error
+    except ValueError as error:  # a NUL in the name
+        raise PrototxtError(f"{path!r} cannot be the name of a file: {error}", path="prototxt") from error
 
 
 def _refuse_binary(head: bytes, path: str) -> None:
@@ -96,9 +113,12 @@ def _refuse_binary(head: bytes, path: str) -> None:
         raise PrototxtError("the text is UTF-16, expected UTF-8; save the file as UTF-8", path=path)
     if head[:8] == b"\x89HDF\r\n\x1a\n":
         raise PrototxtError("this is an HDF5 file (weights?), expected a prototxt", path=path)
+    if head.lstrip()[:5].lower() in (b"<!doc", b"<html"):
+        problem = "this is a web page, saved in place of the prototxt; fetch the file itself (on GitHub its 'Raw' form)"
+        raise PrototxtError(problem, path=path)
     for offset, byte in enumerate(head):
         if byte in _CONTROL:
-            problem = f"byte {byte:#04x} at offset {offset}: this is a binary file, expected a prototxt"
+            problem = f"byte {byte:#04x} at offset {offset}: this is a binary file (weights?), expected a prototxt"
             raise PrototxtError(problem, path=path)
 
 
