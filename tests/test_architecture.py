@@ -20,6 +20,7 @@ LEVELS = [
     {"zoo", "download"},
     {"layers", "fillers"},
     {"sharing", "net", "build"},
+    {"matching"},
     {"loading"},
     {"extract"},
     {"cli", "commands", "__main__"},

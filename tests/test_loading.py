@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -157,3 +158,23 @@ def test_every_published_net_builds(phase: str, reference: Path, monkeypatch: py
         stages = ["test-on-test"] if path.name == "mnist_autoencoder.prototxt" and phase == "test" else []
         made = load(path, phase=phase, stages=stages, input_shapes=NEEDS_SHAPE.get(path.name))
         assert made.outputs, path.name
+
+
+def test_hdf5_stores_a_shared_blob_once(net: Path, tmp_path: Path) -> None:
+    """Caffe's HDF5 files hold a shared blob only under its owner: here layer two stores nothing but its bias."""
+    text = TEXT.replace("num_output: 4", "num_output: 3").replace("num_output: 2", "num_output: 3")
+    for name in ("one", "two"):
+        text = text.replace(f'name: "{name}" type', f'name: "{name}" param {{ name: "w" }} type')
+    net.write_text(text, "utf-8")
+    path = tmp_path / "w.caffemodel.h5"
+    with h5py.File(path, "w") as file:
+        file["data/one/0"] = np.full((3, 3), 5, np.float32)
+        file["data/one/1"] = np.full(3, 6, np.float32)
+        file["data/two/1"] = np.full(3, 8, np.float32)
+    made = load(net, path)
+    assert made.layer("two").weight.flatten().tolist() == [5] * 9
+    assert made.layer("two").bias.tolist() == [8] * 3
+    with h5py.File(path, "a") as file:
+        del file["data/two"]
+    with pytest.raises(WeightsError, match=r"no weights for layer 'two' \(InnerProduct: bias 3\)"):
+        load(net, path)
