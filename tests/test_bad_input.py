@@ -196,3 +196,51 @@ def one(kind: str, settings: str = "", *, bottoms: str = "x", tops: str = "y", n
 def test_a_scalar_input_is_no_error() -> None:
     write("net.prototxt", 'layer { name: "in" type: "Input" top: "x" input_param { shape { } } }' + one("ReLU"))
     assert main(["info", "net.prototxt"]) == 0
+
+
+DATA = 'layer { name: "d" type: "Data" top: "x" %s }'
+
+SOURCES = [
+    ('layer { name: "d" type: "Data" top: "x" }', "give it: input_shapes={'x': (batch, channels, height, width)}"),
+    (
+        DATA % 'top: "l" top: "z" transform_param { crop_size: 4 } data_param { batch_size: 2 }',
+        "layer 'd' (Data) names 3 tops (x, l, z), expected at most 2: data and labels",
+    ),
+    ('layer { name: "d" type: "MemoryData" top: "x" top: "l" top: "z" }', "expected at most 2"),
+    ('layer { name: "d" type: "MemoryData" top: "x" top: "l" }', "input blob 'x' has shape 0x0x0x0; every dimension"),
+    ('layer { name: "d" type: "WindowData" top: "x" }', "has shape 0x3x0x0"),
+    ('layer { name: "d" type: "HDF5Data" top: "x" hdf5_data_param { source: "binary.txt" } }', "binary.txt cannot be"),
+    (
+        'layer { name: "d" type: "HDF5Data" top: "x" hdf5_data_param { source: "text.txt" } }',
+        "cannot give the datasets",
+    ),
+    ('layer { name: "d" type: "HDF5Data" top: "x" hdf5_data_param { source: "/dev/zero" } }', "give it: input_shapes"),
+    (f'layer {{ name: "d" type: "HDF5Data" top: "x" hdf5_data_param {{ source: "{"x" * 5000}" }} }}', "give it: input"),
+    (DATA % 'transform_param { mean_file: "binary.txt" }', "binary.txt: "),
+    (DATA % f'transform_param {{ mean_file: "{"x" * 5000}" }}', "give it: input_shapes"),
+    (DATA % 'transform_param { mean_file: "a\\000b" }', "give it: input_shapes"),
+    (DATA % "transform_param { crop_size: 4294967295 } data_param { batch_size: 3 }", "Caffe's limit is 2147483647"),
+    ('layer { name: "in" type: "Input" top: "x" input_param { shape { dim: -1 } } }', "shape -1; every dimension must"),
+    (
+        'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 0 } } }',
+        "every dimension must be at least",
+    ),
+    (
+        'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 9223372036854775807 dim: 2 } } }',
+        "18446744073709551614 values",
+    ),
+    (
+        f'layer {{ type: "Input" top: "x" input_param {{ shape {{ {"dim: 1 " * 33} }} }} }}',
+        "33 axes; Caffe's limit is 32",
+    ),
+    ('layer { name: "in" type: "Input" top: "x" input_param { shape { } shape { } } }', "2 shapes for 1 tops"),
+    ('input: "x" input_dim: 1 ' + one("ReLU"), "1 'input' but 1 'input_dim', expected four"),
+]
+
+
+@pytest.mark.parametrize("text, message", SOURCES)
+def test_inputs_whose_shape_is_impossible_or_unknown(text: str, message: str, refused: Refused) -> None:
+    write("binary.txt", b"\xff\xfe\xff\n")
+    write("text.txt", "text.txt\n")
+    write("net.prototxt", text)
+    assert message in refused("info", "net.prototxt")

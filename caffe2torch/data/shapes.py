@@ -15,6 +15,9 @@ from caffe2torch.schema import Message
 
 Shape = tuple[int, ...]
 
+_LIST_START = 1 << 16  # bytes of a list file that are read: only its first line is wanted
+_MAX_AXES = 32  # Caffe's kMaxBlobAxes
+
 
 @dataclass(frozen=True)
 class SourceShapes:
@@ -44,6 +47,11 @@ def input_shapes(
             shapes.update({top: tuple(given[top]) for top in node.tops})
             continue
         found = source_shapes(node.message, folder)
+        if len(found.shapes) < len(node.tops):
+            raise GraphError(
+                f"layer {node.name!r} ({node.type}) names {len(node.tops)} tops ({', '.join(node.tops)}), expected at "
+                f"most {len(found.shapes)}: data and labels"
+            )
         if found.assumed and not any(top in given for top in node.tops):
             notes.append(f"layer {node.name!r}: {found.assumed}")
         for top, shape in zip(node.tops, found.shapes, strict=True):
@@ -106,19 +114,39 @@ def _hdf5(layer: Message, folder: Path) -> SourceShapes:
     p = layer.hdf5_data_param
     nothing = SourceShapes((None,) * len(layer.top))
     listing = folder / p.source
-    if not p.source or not listing.is_file():
+    if not p.source or not _is_file(listing):
         return nothing
-    lines = [line.strip() for line in listing.read_text("utf-8").splitlines() if line.strip()]
-    if not lines or not (folder / lines[0]).is_file():
+    first = folder / _first_line(layer, listing)
+    if not _is_file(first):
         return nothing
     try:
-        with h5py.File(folder / lines[0], "r") as file:
+        with h5py.File(first, "r") as file:
             return SourceShapes(tuple((p.batch_size, *file[top].shape[1:]) for top in layer.top))
-    except (OSError, KeyError, AttributeError) as error:
+    except (OSError, KeyError, AttributeError, RuntimeError) as error:
         raise GraphError(
-            f"layer {layer.name!r} (HDF5Data): {folder / lines[0]} cannot give the datasets {', '.join(layer.top)}"
-            f" ({error})"
+            f"layer {layer.name!r} (HDF5Data): {first} cannot give the datasets {', '.join(layer.top)} ({error})"
         ) from error
+
+
+def _first_line(layer: Message, listing: Path) -> str:
+    """The first name in a list of HDF5 files."""
+    try:
+        with listing.open("rb") as file:
+            start = file.read(_LIST_START).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GraphError(
+            f"layer {layer.name!r} (HDF5Data): {listing} cannot be read as a list of HDF5 files, one name on each "
+            f"line: {error}"
+        ) from error
+    return next((line.strip() for line in start.splitlines() if line.strip()), "")
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is an ordinary file of this name; a name that is too long or has a NUL names none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _images(
@@ -148,13 +176,15 @@ def _images(
 
 
 def _mean_shape(path: Path) -> Shape | None:
-    return read_mean(path).shape if path.is_file() else None
+    return read_mean(path).shape if _is_file(path) else None
 
 
 def _check(blob: str, shape: Shape) -> None:
     if any(d <= 0 for d in shape):
         text = "x".join(map(str, shape))
         raise GraphError(f"input blob {blob!r} has shape {text}; every dimension must be at least 1")
+    if len(shape) > _MAX_AXES:
+        raise GraphError(f"input blob {blob!r} has {len(shape)} axes; Caffe's limit is {_MAX_AXES}")
     count = 1
     for d in shape:
         count *= d
