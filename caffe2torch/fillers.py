@@ -68,6 +68,8 @@ def _constant(tensor: Tensor, filler: Filler, generator: torch.Generator | None)
 def _uniform(tensor: Tensor, filler: Filler, generator: torch.Generator | None) -> None:
     if filler.min > filler.max:
         raise LayerError(f"the uniform filler has min {filler.min} above max {filler.max}: exchange them")
+    if not filler.max - filler.min <= torch.finfo(tensor.dtype).max:
+        raise LayerError(f"the uniform filler has min {filler.min} and max {filler.max}: expected a finite range")
     tensor.uniform_(filler.min, filler.max, generator=generator)
 
 
@@ -115,7 +117,7 @@ def _bilinear(tensor: Tensor, filler: Filler, generator: torch.Generator | None)
 
 
 def _normal(tensor: Tensor, mean: float, std: float, generator: torch.Generator | None) -> None:
-    if std < 0:
+    if not 0 <= std < math.inf:
         raise LayerError(f"a filler has std {std}: expected 0 or more")
     tensor.normal_(mean, std, generator=generator)
 

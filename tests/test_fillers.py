@@ -77,6 +77,10 @@ def test_equal_generators_give_equal_values(kind: str) -> None:
         (Filler("gaussian", std=-1.0), (2, 2), "has std -1.0: expected 0 or more"),
         (Filler("gaussian", sparse=3), (2, 2), "sparse 3"),
         (Filler("uniform", min=2.0, max=1.0), (2, 2), "min 2.0 above max 1.0"),
+        (Filler("gaussian", std=float("nan")), (2, 3), "std nan: expected 0 or more"),
+        (Filler("gaussian", std=float("inf")), (2, 3), "std inf: expected 0 or more"),
+        (Filler("uniform", min=float("nan")), (2, 3), "expected a finite range"),
+        (Filler("uniform", min=-3e38, max=3e38), (2, 3), "expected a finite range"),
     ],
 )
 def test_impossible_fillers_are_refused(filler: Filler, shape: tuple[int, ...], reason: str) -> None:

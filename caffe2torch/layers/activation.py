@@ -177,7 +177,10 @@ class Exp(Layer):
         super().__init__()
         log_base = _log_base(base)
         self.inner = log_base * scale
-        self.outer = math.exp(log_base * shift)
+        try:
+            self.outer = math.exp(log_base * shift)
+        except OverflowError as error:
+            raise LayerError(f"base {base:g} to the power of shift {shift:g} overflows: make one smaller") from error
 
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Exp:

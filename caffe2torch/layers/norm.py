@@ -50,14 +50,16 @@ class LRN(Layer):
         return self._normalise(x)
 
     def _normalise(self, x: Tensor) -> Tensor:
-        half = self.size // 2
+        # A window larger than the blob sees only zeros beyond it; without the limit they would take memory.
+        half = min(self.size // 2, max(x.shape[2:]) if self.within_channel else x.shape[1])
+        size = 2 * half + 1
         square = x * x
         if self.within_channel:
             # Windows that overlap the border still divide by size^2: padding counts.
-            scale = F.avg_pool2d(square, self.size, 1, half).mul_(self.alpha)
+            scale = F.avg_pool2d(square, size, 1, half).mul_(self.alpha * (size / self.size) ** 2)
         else:
             # Summing a window view costs a fifth of what local_response_norm does with avg_pool3d.
-            windows = F.pad(square, (0, 0, 0, 0, half, half)).unfold(1, self.size, 1)
+            windows = F.pad(square, (0, 0, 0, 0, half, half)).unfold(1, size, 1)
             scale = windows.sum(-1).mul_(self.alpha / self.size)
         return x * _inverse_power(scale.add_(self.k), self.beta)
 

@@ -54,6 +54,8 @@ class Python(Layer):
 def _find(module: str, name: str) -> Any:
     if not module or not name:
         raise LayerError(f"python_param has module {module!r} and layer {name!r}: expected the names of both")
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise LayerError(f"python_param.module is {module!r}: expected the name of a module, as import takes it")
     imported = _import(module)
     if not hasattr(imported, name):
         raise LayerError(f"module {module!r} ({getattr(imported, '__file__', 'built in')}) has no class {name!r}")

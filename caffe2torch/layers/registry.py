@@ -28,6 +28,7 @@ from caffe2torch.errors import LayerError, UnsupportedLayerError
 
 Shape = tuple[int, ...]
 MAX_COUNT = 2**31 - 1
+MAX_AXES = 32
 Message = Any  # a caffe.LayerParameter; its fields are made at run time, so no static type exists
 
 
@@ -97,11 +98,19 @@ def find(layer_type: str) -> type[Layer] | None:
 def parameter(shape: Sequence[int]) -> nn.Parameter:
     """An uninitialised parameter blob; Caffe allows no blob of more than 2^31 - 1 values."""
     check_count(shape, "a parameter blob")
-    return nn.Parameter(torch.empty(tuple(shape)))
+    try:
+        return nn.Parameter(torch.empty(tuple(shape)))
+    except RuntimeError as error:
+        raise LayerError(
+            f"there is not enough memory for a parameter blob of shape {tuple(shape)}, "
+            f"{4 * math.prod(shape) / 1e9:.1f} GB; check num_output, the kernel and the input shape"
+        ) from error
 
 
 def check_count(shape: Sequence[int], what: str) -> None:
     """Raise LayerError for a shape that no Caffe blob can have."""
+    if len(shape) > MAX_AXES:
+        raise LayerError(f"{what} has {len(shape)} axes: Caffe allows at most {MAX_AXES}")
     if any(dim < 0 for dim in shape) or math.prod(shape) > MAX_COUNT:
         raise LayerError(
             f"{what} of shape {tuple(shape)} is impossible: Caffe allows at most {MAX_COUNT} values; "
@@ -112,6 +121,8 @@ def check_count(shape: Sequence[int], what: str) -> None:
 def canonical_axis(axis: int, shape: Sequence[int], field: str) -> int:
     """The axis counted from the front; negative ones count from the end. ``field`` names it in the error."""
     ndim = len(shape)
+    if not ndim:
+        raise LayerError(f"{field} is {axis}, but the bottom is a scalar, which has no axes")
     if not -ndim <= axis < ndim:
         raise LayerError(
             f"{field} is {axis}, but the bottom has {ndim} axes {tuple(shape)}: expected {-ndim} to {ndim - 1}"

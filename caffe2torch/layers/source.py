@@ -64,5 +64,6 @@ def _shapes(p: Message, count: int) -> list[Shape]:
 
 def _each(values: list[_T], count: int, field: str) -> list[_T]:
     if len(values) not in (1, count):
-        raise LayerError(f"dummy_data_param has {len(values)} of {field} for {count} tops: expected 1 or {count}")
+        expected = "1" if count == 1 else f"1 or {count}"
+        raise LayerError(f"dummy_data_param has {len(values)} of {field} for {count} tops: expected {expected}")
     return values * count if len(values) == 1 else values

@@ -60,6 +60,7 @@ CASES = [
     ('type: "BatchNorm" batch_norm_param { scale_bias: true }', "scale_bias: True, a fork's extension"),
     ('type: "Softmax" softmax_param { axis: -5 }', "softmax_param.axis is -5"),
     ('type: "Exp" exp_param { base: 0 }', "base is 0.0: expected a positive number, or -1 for e"),
+    ('type: "Exp" exp_param { shift: 1000 }', "base -1 to the power of shift 1000 overflows"),
     ('type: "Log" log_param { base: 1 }', "base is 1: expected another positive number"),
     ('type: "Scale" scale_param { num_axes: 4 }', "spans 4 axes from axis 1"),
     ('type: "Scale" scale_param { num_axes: -2 }', "num_axes is -2"),
@@ -76,6 +77,8 @@ CASES = [
     ('type: "Python" python_param { module: "no_such_module" layer: "C" }', "cannot import 'no_such_module'"),
     ('type: "Python" python_param { module: "math" layer: "C" }', r"module 'math' .* has no class 'C'"),
     ('type: "Python" python_param { module: "math" layer: "pi" }', "math.pi is no layer class"),
+    ('type: "Python" python_param { module: "../x" layer: "C" }', "module is '../x': expected the name of a module"),
+    ('type: "Python" python_param { module: "." layer: "C" }', "expected the name of a module"),
     ('type: "Python" python_param { module: "math" }', "expected the names of both"),
 ]
 
@@ -95,7 +98,7 @@ SHAPES = [
     ('type: "Concat"', [(2, 3, 4), (2, 3)], "differ on other axes than 1"),
     ('type: "Eltwise"', [(2, 3), (2, 4)], "different shapes"),
     ('type: "Eltwise" eltwise_param { coeff: 1 }', [(2, 3), (2, 3)], "1 coeff for SUM of 2 bottoms"),
-    ('type: "Eltwise" eltwise_param { operation: MAX coeff: [1, 1] }', [(2, 3), (2, 3)], "2 coeff for MAX"),
+    ('type: "Eltwise" eltwise_param { operation: PROD coeff: [1, 1] }', [(2, 3), (2, 3)], "2 coeff for PROD"),
     ('type: "Scale"', [(2, 3, 4), (4,)], r"second bottom has shape \(4,\): expected \(3,\)"),
     ('type: "EuclideanLoss"', [(2, 3), (3, 2)], "equal first dimensions"),
     ('type: "EuclideanLoss"', [(2, 3), (2, 4)], "equally many values"),
@@ -114,7 +117,9 @@ SHAPES = [
     ('type: "DummyData" top: "a" dummy_data_param { num: 2 shape { dim: 2 } }', [], "both shape and num"),
     ('type: "DummyData" top: "a" dummy_data_param { shape { dim: 2 } shape { dim: 2 } }', [], "2 of shape for 1 tops"),
     ('type: "DummyData" top: "a" dummy_data_param { shape { dim: -2 } }', [], r"shape \(-2,\) is impossible"),
-    ('type: "DummyData" top: "a" dummy_data_param { }', [], "0 of shape for 1 tops"),
+    ('type: "DummyData" top: "a" dummy_data_param { }', [], "0 of shape for 1 tops: expected 1$"),
+    ('type: "DummyData" top: "a" dummy_data_param { shape {' + "dim: 1 " * 33 + "} }", [], "33 axes: Caffe allows"),
+    ('type: "Softmax"', [()], "softmax_param.axis is 1, but the bottom is a scalar"),
 ]
 
 

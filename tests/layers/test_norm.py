@@ -34,6 +34,14 @@ def test_lrn_equals_its_definition(within: bool, size: int, beta: float, shape: 
     np.testing.assert_allclose(found, lrn(x, size, 0.3, beta, 2.0, within=within), rtol=2e-6)
 
 
+@pytest.mark.parametrize("within", [False, True], ids=["across", "within"])
+def test_lrn_of_a_huge_window_takes_no_more_memory_than_the_blob(within: bool) -> None:
+    x = np.random.RandomState(0).randn(1, 3, 2, 2).astype(np.float32)
+    found = LRN(2**32 - 1, alpha=1e9, within_channel=within)(torch.from_numpy(x)).numpy()
+    expected = lrn(x, 2**32 - 1, 1e9, 0.75, 1.0, within=within)
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
+
+
 def test_lrn_gradient_is_the_derivative() -> None:
     layer = LRN(3, alpha=0.5, k=2.0)
     x = torch.randn(2, 5, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
