@@ -29,7 +29,8 @@ class Eltwise(Layer):
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Eltwise:
         p = layer.eltwise_param
         operation = enum_name(p, "operation")
-        if len(p.coeff) not in (0, len(bottom_shapes)) or (p.coeff and operation != "SUM"):
+        # Caffe accepts coefficients for MAX, and ignores them.
+        if len(p.coeff) not in (0, len(bottom_shapes)) or (p.coeff and operation == "PROD"):
             raise LayerError(
                 f"{len(p.coeff)} coeff for {operation} of {len(bottom_shapes)} bottoms: "
                 "expected none, or for SUM one per bottom"

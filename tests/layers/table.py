@@ -107,6 +107,7 @@ USES = [
     Use('type: "Split" top: "a" top: "b"'),
     Use('type: "Silence" top: "unused"'),
     Use('type: "Eltwise" eltwise_param { coeff: 2 coeff: -1 }', (IMAGE, IMAGE)),
+    Use('type: "Eltwise" eltwise_param { operation: MAX coeff: [2, 3] }', (IMAGE, IMAGE)),  # ignored there
     Use('type: "Eltwise" eltwise_param { operation: MAX }', (IMAGE, IMAGE, IMAGE)),
     Use('type: "Eltwise" eltwise_param { operation: PROD }', (IMAGE, IMAGE)),
     Use('type: "Eltwise" eltwise_param { operation: PROD stable_prod_grad: false }', (IMAGE, IMAGE)),
