@@ -5,16 +5,20 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from caffe2torch.errors import GraphError, LayerError
-from caffe2torch.graph import Graph, Node
+from caffe2torch.graph import Graph, Node, ParamSpec
 from caffe2torch.layers import registry
 from caffe2torch.layers.registry import Layer, Shape
 from caffe2torch.net import CaffeNet, Structure
 from caffe2torch.sharing import tie
+
+AUTOMATIC = "(automatic)"
+"""Caffe's name for the top of a loss layer that names none."""
 
 
 def build(graph: Graph, input_shapes: Mapping[str, Shape]) -> CaffeNet:
@@ -24,13 +28,14 @@ def build(graph: Graph, input_shapes: Mapping[str, Shape]) -> CaffeNet:
     unknown type, and LayerError (with the layer's name) for parameters or shapes that are impossible.
     """
     registry.require([(node.name, node.type) for node in graph.nodes])
+    graph = _merge_multipliers(graph)
     attributes = _attribute_names(graph)
     modules: dict[str, Layer] = {}
     shapes: dict[str, Shape] = {blob: tuple(input_shapes[blob]) for blob in graph.inputs}
     automatic: dict[int, tuple[str, ...]] = {}
     losses: dict[str, float] = {}
     for node in graph.nodes:
-        layer, top_shapes = _build_layer(node, [shapes[b] for b in node.bottoms], training=graph.phase == "train")
+        layer, top_shapes = _build_layer(node, [shapes[b] for b in node.bottoms])
         tops = _all_tops(node, layer, len(top_shapes), {*graph.blobs, *shapes})
         if tops != node.tops:
             automatic[node.index] = tops
@@ -39,11 +44,12 @@ def build(graph: Graph, input_shapes: Mapping[str, Shape]) -> CaffeNet:
         modules[attributes[node.index]] = layer
     graph = graph.with_tops(automatic)
     _share(graph, attributes, modules)
+    _freeze(graph, attributes, modules)
     structure = Structure(graph, attributes, {b: shapes[b] for b in graph.inputs}, shapes, losses)
     return CaffeNet(structure, modules, tuple(dict.fromkeys((*graph.outputs, *losses))))
 
 
-def _build_layer(node: Node, bottom_shapes: Sequence[Shape], *, training: bool) -> tuple[Layer, list[Shape]]:
+def _build_layer(node: Node, bottom_shapes: Sequence[Shape]) -> tuple[Layer, list[Shape]]:
     """The layer, and the shapes of its tops found with a twin that lives on the meta device."""
     cls = registry.find(node.type)
     assert cls is not None  # registry.require has seen to it
@@ -56,7 +62,7 @@ def _build_layer(node: Node, bottom_shapes: Sequence[Shape], *, training: bool) 
     try:
         layer = cls.from_caffe(node.message, bottom_shapes)
         with torch.device("meta"), torch.no_grad():
-            twin = cls.from_caffe(node.message, bottom_shapes).train(training)
+            twin = cls.from_caffe(node.message, bottom_shapes).train(node.phase == "train")
             result = twin(*[torch.empty(shape) for shape in bottom_shapes])
     except LayerError as error:
         raise type(error)(f"{place}: {error}") from error
@@ -76,9 +82,9 @@ def _all_tops(node: Node, layer: Layer, made: int, taken: set[str]) -> tuple[str
     if len(node.tops) == made:
         return node.tops
     if layer.loss and not node.tops and made == 1:
-        name = node.name
+        name = AUTOMATIC
         while name in taken:
-            name += "_loss"
+            name += f" {node.name}"
         return (name,)
     raise LayerError(f"layer {node.name!r} ({node.type}) makes {made} tops, {len(node.tops)} are named")
 
@@ -113,6 +119,36 @@ def _share(graph: Graph, attributes: Mapping[int, str], modules: Mapping[str, La
                     f"{owner_node.name!r}; shared parameters need equal shapes (share_mode: PERMISSIVE: equal counts)"
                 )
             tie(layer, name, owner, owner_name)
+
+
+def _merge_multipliers(graph: Graph) -> Graph:
+    """Give every sharer of a parameter the multipliers that any of them states, as Caffe's AppendParam does."""
+    stated: dict[tuple[str, str], tuple[float, Node]] = {}
+    for node in graph.nodes:
+        for param in node.message.param:
+            for field in ("lr_mult", "decay_mult"):
+                if not param.name or not param.HasField(field):
+                    continue
+                value, first = stated.setdefault((param.name, field), (getattr(param, field), node))
+                if value != getattr(param, field):
+                    raise GraphError(
+                        f"parameter {param.name!r} has {field} {value:g} in layer {first.name!r} and "
+                        f"{getattr(param, field):g} in {node.name!r}; give all sharers the same, or only one of them"
+                    )
+
+    def merged(spec: ParamSpec) -> ParamSpec:
+        lr, decay = (stated.get((spec.name, field)) for field in ("lr_mult", "decay_mult"))
+        return replace(spec, lr_mult=lr[0] if lr else spec.lr_mult, decay_mult=decay[0] if decay else spec.decay_mult)
+
+    return replace(graph, nodes=tuple(replace(n, params=tuple(map(merged, n.params))) for n in graph.nodes))
+
+
+def _freeze(graph: Graph, attributes: Mapping[int, str], modules: Mapping[str, Layer]) -> None:
+    """Ask for no gradient where ``lr_mult`` is 0: Caffe computes none there unless ``force_backward`` is set."""
+    for node in graph.nodes:
+        for spec, (_, blob) in zip(node.params, modules[attributes[node.index]].blob_items(), strict=False):
+            if spec.lr_mult == 0 and isinstance(blob, nn.Parameter) and not graph.force_backward:
+                blob.requires_grad_(False)
 
 
 _RESERVED = frozenset(dir(nn.Module)) | frozenset(dir(CaffeNet)) | {"structure", "outputs", "plan", "inputs"}

@@ -23,6 +23,9 @@ SOURCES = frozenset({"Input", "Data", "ImageData", "HDF5Data", "MemoryData", "Wi
 SHARING = frozenset({"Reshape", "Flatten", "Split"})
 """Layer types whose tops use the storage of their bottom, so that a later in-place layer changes both."""
 
+SHARING_ALONE = frozenset({"Concat", "Slice"})
+"""Layer types that do so when they have one bottom and one top."""
+
 
 @dataclass(frozen=True)
 class ParamSpec:
@@ -63,6 +66,11 @@ class Node:
         message = schema.new("LayerParameter")
         message.ParseFromString(state["message"])
         self.__dict__.update(state, message=message)
+
+    @property
+    def phase(self) -> str:
+        """The layer's own phase; that of the net unless the prototxt gives it another."""
+        return PHASES[self.message.phase]
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -244,7 +252,8 @@ class _Wiring:
         self.available[top] = None
         self.readers.pop(top, None)
         if top not in in_place:
-            shares = layer.type in SHARING and bottoms
+            alone = layer.type in SHARING_ALONE and len(bottoms) == len(layer.top) == 1
+            shares = (layer.type in SHARING and bottoms) or alone
             self.storage[top] = self.storage[bottoms[0]] if shares else len(self.storage)
 
     def _check_counts(self, layer: Message) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from caffe2torch.errors import GraphError, UsageError
 from caffe2torch.graph import Graph, Node, ParamSpec, near
 from caffe2torch.layers import registry
+from caffe2torch.layers.gradient import with_gradient_of
 from caffe2torch.layers.registry import Layer, Shape
 
 
@@ -83,10 +84,19 @@ class CaffeNet(nn.Module):
             result = self._modules[step.module](*bottoms)  # type: ignore[misc]
             values.update(zip(step.tops, result if isinstance(result, tuple) else (result,), strict=True))
             for blob, top in step.refreshed:
-                values[blob] = values[top].reshape(values[blob].shape)
+                # The value is the in-place layer's; Caffe's gradient of this blob does not pass through that layer.
+                values[blob] = with_gradient_of(values[top].reshape(values[blob].shape), values[blob])
             for blob in step.free:
                 del values[blob]
         return {blob: values[blob] for blob in self.outputs}
+
+    def train(self, mode: bool = True) -> CaffeNet:
+        """Switch to training or test mode, except layers that the prototxt gives another phase than the net's."""
+        super().train(mode)
+        for node, layer in self.built():
+            if node.phase != self.phase:
+                layer.train(node.phase == "train")
+        return self
 
     def _bind(self, inputs: tuple[Tensor | Mapping[str, Tensor], ...]) -> dict[str, Tensor]:
         if len(inputs) == 1 and isinstance(inputs[0], Mapping):

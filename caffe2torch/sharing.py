@@ -13,15 +13,13 @@ def tie(layer: Layer, name: str, owner: Layer, owner_name: str) -> None:
     """Make ``layer.name`` the same parameter as ``owner.owner_name``; of another shape, a view of it.
 
     A view is a property of a class made for this one layer, so that gradients add up in the owner, moving the net
-    keeps the tie, and ``torch.compile`` sees an ordinary attribute.
+    keeps the tie, and ``torch.compile`` sees an ordinary attribute. Buffers are always tied so, since moving or casting
+    a net replaces each module's buffers by copies.
     """
     theirs = getattr(owner, owner_name)
     shape = tuple(getattr(layer, name).shape)
-    if shape == tuple(theirs.shape):
-        if isinstance(theirs, nn.Parameter):
-            layer._parameters[name] = theirs
-        else:
-            layer._buffers[name] = theirs
+    if shape == tuple(theirs.shape) and isinstance(theirs, nn.Parameter):
+        layer._parameters[name] = theirs
         return
     layer._parameters.pop(name, None)
     layer._buffers.pop(name, None)

@@ -70,6 +70,12 @@ def test_in_place_on_a_reshape_changes_the_blob_beneath() -> None:
     assert made.nodes[-1].refreshed == (("a", "b"),)
 
 
+@pytest.mark.parametrize("kind", ["Concat", "Slice"])
+def test_a_lone_concat_or_slice_shares_storage_too(kind: str) -> None:
+    made = graph(relu("x", "a") + f'layer {{ name: "r" type: "{kind}" bottom: "a" top: "b" }} ' + relu("b", "b"))
+    assert made.nodes[-1].refreshed == (("a", "b"),)
+
+
 @pytest.mark.parametrize(
     "text, message",
     [

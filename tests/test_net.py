@@ -108,6 +108,47 @@ def test_sharing_with_another_shape_is_refused_unless_permissive() -> None:
     assert torch.equal(again(x)["b"], made(x)["b"])
 
 
+def test_shared_statistics_stay_one_when_the_net_is_cast() -> None:
+    share = " ".join(f'param {{ name: "{name}" lr_mult: 0 }}' for name in "mvs")
+    norm = 'layer {{ name: "{0}" type: "BatchNorm" bottom: "x" top: "{0}" {1} }} '
+    made = net(norm.format("a", share) + norm.format("b", share), phase="train").double()
+    made(torch.randn(2, 3, dtype=torch.float64))
+    assert made.layer("a").scale_factor.item() == made.layer("b").scale_factor.item() == pytest.approx(1.999)
+
+
+def test_sharers_have_the_multipliers_that_any_of_them_states() -> None:
+    one, two = 'param { name: "w" }', 'param { name: "w" lr_mult: 3 }'
+    made = net(product("x", "a", 3, one) + product("a", "b", 3, two))
+    assert made.parameter_specs()["a.weight"].lr_mult == 3.0
+
+
+@pytest.mark.parametrize("field", ["lr_mult", "decay_mult"])
+def test_sharers_that_state_different_multipliers_are_refused(field: str) -> None:
+    with pytest.raises(GraphError, match=f"'w' has {field} 1 in layer 'a' and 3 in 'b'"):
+        net("".join(product("x", top, 3, f'param {{ name: "w" {field}: {v} }}') for top, v in (("a", 1), ("b", 3))))
+
+
+def test_a_rate_of_zero_means_no_gradient() -> None:
+    made = net(product("x", "a", 3, "param { lr_mult: 0 }"))
+    assert not made.layer("a").weight.requires_grad  # type: ignore[union-attr]
+    assert made.layer("a").bias.requires_grad  # type: ignore[union-attr]
+
+
+def test_gradient_of_storage_changed_in_place_by_a_sharer_skips_the_in_place_layer() -> None:
+    flatten = 'layer { name: "f" type: "Flatten" bottom: "p" top: "f" } ' + relu("f", "f")
+    made = net(
+        'layer { name: "p" type: "Power" bottom: "x" top: "p" power_param { scale: 2 } } '
+        + flatten
+        + 'layer { name: "q" type: "Power" bottom: "p" top: "q" power_param { shift: 1 } }'
+    )
+    x = torch.full((2, 3), -1.0, requires_grad=True)
+    y = made(x)["q"]
+    y.sum().backward()
+    assert torch.equal(y, torch.ones(2, 3))  # q reads what the ReLU left in p
+    assert x.grad is not None
+    assert torch.equal(x.grad, torch.full((2, 3), 2.0))
+
+
 def test_more_params_than_blobs_are_refused() -> None:
     with pytest.raises(LayerError, match="3 param"):
         net(product("x", "a", 2, "param { } param { } param { }"))
@@ -157,7 +198,7 @@ def test_wrong_number_of_bottoms_is_named() -> None:
 def test_a_loss_layer_without_top_gets_one_and_counts() -> None:
     text = relu("x", "a") + 'layer { name: "l" type: "EuclideanLoss" bottom: "a" bottom: "x" loss_weight: 3 }'
     made = net(text.replace("loss_weight: 3", ""))
-    assert made.loss_weights == {"l": 1.0}
+    assert made.loss_weights == {"(automatic)": 1.0}
     outputs = made(-torch.ones(2, 3))
     assert made.loss(outputs).item() == pytest.approx(6 / 4)
 
@@ -194,3 +235,9 @@ def test_phase_sets_training_mode(tmp_path: Path) -> None:
     path.write_text(INPUT + 'layer { name: "d" type: "Dropout" bottom: "x" top: "d" }', "utf-8")
     assert load(path, phase="train").training
     assert not load(path).training
+
+
+def test_a_layer_keeps_the_phase_its_prototxt_gives_it() -> None:
+    made = net('layer { name: "d" type: "Dropout" phase: TEST bottom: "x" top: "d" }', phase="train")
+    x = torch.randn(2, 3)
+    assert torch.equal(made.train()(x)["d"], x)

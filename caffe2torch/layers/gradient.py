@@ -7,4 +7,6 @@ from torch import Tensor
 
 def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
     """``value`` exactly, with the gradient of ``surrogate`` (finite, of the same shape)."""
+    if not surrogate.requires_grad:
+        return value.detach()
     return value.detach() + (surrogate - surrogate.detach())
