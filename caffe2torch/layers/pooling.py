@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,7 @@ from caffe2torch.layers.registry import Layer, Message, Shape, enum_name, regist
 
 Pair = tuple[int, int]
 FLT_MAX = torch.finfo(torch.float32).max
+_MOST_PADDED = 1 << 24  # values of a padded copy that need no question
 
 
 @register("Pooling")
@@ -81,8 +83,21 @@ class Pooling(Layer):
         if len(shape) != 4:
             raise LayerError(f"the bottom has shape {shape}: expected 4 axes (N, C, H, W)")
         if made.kernel is not None:
-            made.output_size(shape[2], shape[3])
+            made.check_bottom(shape)
         return made
+
+    def check_bottom(self, shape: Shape) -> None:
+        """Raise LayerError where no window fits, or where padding would take far more memory than the blobs."""
+        windows = self.output_size(shape[2], shape[3])
+        if self._explicit and self.kernel is not None:
+            copy = [(n - 1) * s + k for n, s, k in zip(windows, self.stride, self.kernel, strict=True)]
+            planes = math.prod(shape[:2])
+            blobs = planes * (math.prod(shape[2:]) + math.prod(windows))
+            if planes * math.prod(copy) > _MOST_PADDED + 16 * blobs:
+                raise LayerError(
+                    f"kernel {self.kernel}, stride {self.stride}, pad {self.pad} pads the plane of {shape[2]} x "
+                    f"{shape[3]} to {copy[0]} x {copy[1]}: make them smaller"
+                )
 
     def output_size(self, height: int, width: int) -> Pair:
         """Rows and columns Caffe gives for this plane; LayerError where Caffe would stop."""
