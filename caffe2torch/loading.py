@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,10 +50,10 @@ def load(
     with naming(path):
         graph = build_graph(read_net(path, unknown=unknown_fields), phase=phase, level=level, stages=stages)
         net = build_net(graph, path.parent, input_shapes)
-    if weights is None:
-        report = fill(net)
-    else:
-        report = load_weights(net, weights, allow_missing=allow_missing, ignore_extra=ignore_extra, aliases=aliases)
+        if weights is None:
+            report = fill(net)
+        else:
+            report = load_weights(net, weights, allow_missing=allow_missing, ignore_extra=ignore_extra, aliases=aliases)
     net.report = report
     return net.to(device=device, dtype=dtype)
 
@@ -74,14 +76,39 @@ def build_net(graph: Graph, folder: Path, input_shapes: Mapping[str, Sequence[in
 
 
 def fill(net: CaffeNet, only: Collection[str] | None = None) -> LoadReport:
-    """Initialise parameters with the prototxt's fillers: all layers, or ``only`` those named."""
-    filled = []
-    for node, layer in net.built():
-        if layer.blob_items() and (only is None or node.name in only):
+    """Initialise parameters with the prototxt's fillers: all layers, or ``only`` those named.
+
+    Raises LayerError for a filler that is impossible, and for parameters that this machine cannot hold.
+    """
+    layers = [
+        (node, layer) for node, layer in net.built() if layer.blob_items() and (only is None or node.name in only)
+    ]
+    _check_memory([value for _, layer in layers for _, value in layer.blob_items()])
+    for node, layer in reversed(layers):  # a shared parameter belongs to its first layer, whose filler stands
+        try:
             with torch.no_grad():
                 layer.fill(node.message)
-            filled.append(node.name)
-    return LoadReport(filled=tuple(filled))
+        except LayerError as error:
+            raise type(error)(f"layer {node.name!r} ({node.type}): {error}") from error
+    return LoadReport(filled=tuple(node.name for node, _ in layers))
+
+
+def _check_memory(blobs: Sequence[Tensor]) -> None:
+    """Memory is taken only when it is written: without a look beforehand a few lines of prototxt could take it all."""
+    needed = sum(value.numel() * value.element_size() for value in {id(value): value for value in blobs}.values())
+    if needed > _memory():
+        raise LayerError(
+            f"the parameters take {needed / 1e9:,.1f} GB, this machine has {_memory() / 1e9:,.1f} GB of memory; check "
+            "num_output, the kernels and the input shape"
+        )
+
+
+def _memory() -> float:
+    """Bytes of memory this machine has; infinite where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # no such function, or no such name
+        return math.inf
 
 
 def load_weights(

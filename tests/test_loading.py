@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from caffe2torch.caffemodel import write_caffemodel
-from caffe2torch.errors import GraphError, WeightsError
+from caffe2torch.errors import GraphError, LayerError, WeightsError
 from caffe2torch.loading import load
 from caffe2torch.prototxt import read_net
 
@@ -178,3 +178,22 @@ def test_hdf5_stores_a_shared_blob_once(net: Path, tmp_path: Path) -> None:
         del file["data/two"]
     with pytest.raises(WeightsError, match=r"no weights for layer 'two' \(InnerProduct: bias 3\)"):
         load(net, path)
+
+
+def test_an_impossible_filler_is_named_with_file_and_layer(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(TEXT.replace('"constant"', '"gauss"'), "utf-8")
+    with pytest.raises(LayerError, match=r"net\.prototxt: layer 'two' \(InnerProduct\): there is no filler of type"):
+        load(path)
+
+
+def test_parameters_beyond_the_memory_are_refused_before_they_are_filled(
+    net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = weights(tmp_path / "w.caffemodel", net, **FIT)
+    monkeypatch.setattr("caffe2torch.loading._memory", lambda: 103)  # 26 values take 104 bytes
+    with pytest.raises(LayerError, match=r"the parameters take .* GB, this machine has"):
+        load(net)
+    assert load(net, path).report.loaded == ("one", "two")
+    monkeypatch.setattr("caffe2torch.loading._memory", lambda: 104)
+    assert load(net).report.filled == ("one", "two")
