@@ -70,7 +70,10 @@ def _utf16(text: str) -> Any:
 
 
 class _Cell:
-    """An N x 1 cell array of char rows, filled piece by piece; (1, N) references in HDF5."""
+    """An N x 1 cell array of char rows, filled piece by piece; (1, N) references in HDF5.
+
+    Every row is a dataset of its own. They are made through h5py's low-level calls, several times faster.
+    """
 
     def __init__(self, file: Any, name: str, rows: int) -> None:
         self.refs = file.create_group("#refs#")
@@ -80,15 +83,26 @@ class _Cell:
         empty.attrs["MATLAB_empty"] = np.uint8(1)
         self.cell = file.create_dataset(name, shape=(1, rows), dtype=h5py.ref_dtype)
         _describe(self.cell, "cell")
+        self.scalar = h5py.h5s.create(h5py.h5s.SCALAR)
 
     def put(self, row: int, texts: Sequence[str]) -> None:
         references = np.empty(len(texts), dtype=h5py.ref_dtype)
         for index, text in enumerate(texts):
-            dataset = self.refs.create_dataset(_reference_name(row + index), data=_utf16(text))
-            dataset.attrs["H5PATH"] = np.bytes_(dataset.name)
-            _describe(dataset, "char", 2)
-            references[index] = dataset.ref
+            references[index] = self._char(_reference_name(row + index), _utf16(text))
         self.cell[0, row : row + len(texts)] = references
+
+    def _char(self, name: str, text: Any) -> Any:
+        """The dataset ``#refs#/name`` with a char row, as ``_describe`` would mark it; returns the reference to it."""
+        path = name.encode("ascii")
+        dataset = h5py.h5d.create(self.refs.id, path, h5py.h5t.STD_U16LE, h5py.h5s.create_simple(text.shape))
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, text)
+        for key, value in ((b"H5PATH", b"/#refs#/" + path), (b"MATLAB_class", b"char")):
+            self._attribute(dataset, key, np.array(value, dtype=f"S{len(value)}"))
+        self._attribute(dataset, b"MATLAB_int_decode", np.array(2, np.int32))
+        return h5py.h5r.create(self.refs.id, path, h5py.h5r.OBJECT)
+
+    def _attribute(self, dataset: Any, key: bytes, value: Any) -> None:
+        h5py.h5a.create(dataset, key, h5py.h5t.py_create(value.dtype), self.scalar).write(value)
 
 
 def _reference_name(row: int) -> str:
