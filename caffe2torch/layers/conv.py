@@ -20,7 +20,7 @@ _CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: 
 class Convolution(Layer):
     """Caffe's convolution: weight (out, in / group, *kernel), bias (out); the same filters for every bottom.
 
-    ``axis`` is the channel axis: those before it are batch axes, those after it spatial ones (1 to 3).
+    ``axis`` is the channel axis: those before it are batch axes, those after it spatial ones (any number, also none).
     """
 
     blobs = ("weight", "bias")
@@ -52,11 +52,6 @@ class Convolution(Layer):
         self.bias = parameter((num_output,)) if bias else None
 
     def _check(self, in_channels: int, num_output: int) -> None:
-        if len(self.kernel) not in _CONVOLUTIONS:
-            raise LayerError(
-                f"a convolution over {len(self.kernel)} spatial axes (those after axis {self.axis}) is impossible: "
-                "expected 1 to 3; set axis so that 1 to 3 axes follow the channels"
-            )
         if num_output < 1:
             raise LayerError(f"num_output is {num_output}: expected at least 1")
         for field, values, least in (
@@ -65,7 +60,7 @@ class Convolution(Layer):
             ("dilation", self.dilation, 1),
             ("pad", self.pad, 0),
         ):
-            if len(values) != len(self.kernel) or min(values) < least:
+            if len(values) != len(self.kernel) or min(values, default=least) < least:
                 raise LayerError(f"the {field} is {values}: expected {len(self.kernel)} values of at least {least}")
         if self.group < 1 or in_channels % self.group or num_output % self.group:
             raise LayerError(
@@ -124,8 +119,7 @@ class Convolution(Layer):
         batch = x.shape[: self.axis]
         if self.axis != 1:
             x = x.reshape(math.prod(batch), *x.shape[self.axis :])
-        convolve = _CONVOLUTIONS[len(self.kernel)]
-        y = convolve(x, self.weight, self.bias, self.stride, self.pad, self.dilation, self.group)
+        y = _convolve(x, self.weight, self.bias, self.stride, self.pad, self.dilation, self.group)
         return y if self.axis == 1 else y.reshape(*batch, *y.shape[1:])
 
     def extra_repr(self) -> str:
@@ -133,6 +127,33 @@ class Convolution(Layer):
             f"{tuple(self.weight.shape)}, stride={self.stride}, pad={self.pad}, dilation={self.dilation}, "
             f"group={self.group}, bias={self.bias is not None}"
         )
+
+
+def _convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    pad: tuple[int, ...],
+    dilation: tuple[int, ...],
+    group: int,
+) -> Tensor:
+    """torch's convolution, extended to no spatial axis and to more than three."""
+    spatial = weight.ndim - 2
+    if spatial in _CONVOLUTIONS:
+        return _CONVOLUTIONS[spatial](x, weight, bias, stride, pad, dilation, group)
+    if spatial == 0:
+        return F.conv1d(x.unsqueeze(2), weight.unsqueeze(2), bias, groups=group).squeeze(2)
+    # Every place of the kernel's first axis is a convolution over the others, with the input's first one as batch.
+    x = F.pad(x, (0, 0) * (spatial - 1) + (pad[0], pad[0])).transpose(1, 2)
+    reach = dilation[0] * (weight.shape[2] - 1)
+    parts = []
+    for place in range(weight.shape[2]):
+        part = x[:, place * dilation[0] : x.shape[1] - reach + place * dilation[0] : stride[0]]
+        rest = (stride[1:], pad[1:], dilation[1:])
+        y = _convolve(part.flatten(0, 1), weight[:, :, place], None if place else bias, *rest, group)
+        parts.append(y.reshape(*part.shape[:2], *y.shape[1:]).transpose(1, 2))
+    return torch.stack(parts).sum(0)
 
 
 def per_axis(p: Message, field: str, pair: str | None, spatial: int, *, default: int | None) -> tuple[int, ...]:
@@ -147,11 +168,11 @@ def per_axis(p: Message, field: str, pair: str | None, spatial: int, *, default:
             )
         return tuple(getattr(p, name) for name in names)
     if not values:
-        if default is None:
+        if default is None and spatial:
             raise LayerError(f"there is no kernel size: give {field}, or {names[0]} and {names[1]}")
-        return (default,) * spatial
+        return (default or 0,) * spatial
     if len(values) not in (1, spatial):
         raise LayerError(
             f"{field} has {len(values)} values {list(values)}: expected 1, or {spatial} (one a spatial axis)"
         )
-    return values * spatial if len(values) == 1 else values
+    return values * spatial if len(values) == 1 else values  # on no spatial axis one value is allowed, and unused

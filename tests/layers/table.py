@@ -55,6 +55,8 @@ def pool(settings: str) -> Use:
 USES = [
     Use('type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 stride: 2 pad: 1 group: 2 }'),
     Use('type: "Convolution" convolution_param { num_output: 2 kernel_size: 3 axis: 2 }', ((4, 2, 6, 9, 8),)),
+    Use('type: "Convolution" convolution_param { num_output: 4 axis: 3 group: 2 }'),
+    Use('type: "Convolution" convolution_param { num_output: 2 kernel_size: 2 stride: 2 }', ((2, 3, 3, 4, 3, 5),)),
     Use('type: "Convolution" top: "a" top: "b" convolution_param { num_output: 2 kernel_size: 3 }', (IMAGE, IMAGE)),
     Use('type: "InnerProduct" inner_product_param { num_output: 5 }'),
     Use('type: "InnerProduct" inner_product_param { num_output: 5 transpose: true axis: -1 }'),
