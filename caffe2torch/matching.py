@@ -34,7 +34,7 @@ def match_weights(
     aliases: Mapping[str, str] | None = None,
 ) -> Match:
     """Match layers by name, as Caffe does, but strictly; the options are those of ``load``."""
-    targets = {node.name: (node, layer) for node, layer in net.built() if layer.blob_items()}
+    targets = _targets(net)
     names = _names_in_file(targets, file, aliases or {})
     copies: list[tuple[Tensor, Blob]] = []
     found: list[str] = []
@@ -63,6 +63,18 @@ def match_weights(
     if problems:
         raise WeightsError(_explain(net, file, problems, bool(missing) and not allow_missing, bool(refused)))
     return Match(tuple(copies), tuple(dict.fromkeys(found)), tuple(missing), tuple(extra))
+
+
+def _targets(net: CaffeNet) -> dict[str, tuple[Node, Layer]]:
+    """The layers that have weights, by name."""
+    targets: dict[str, tuple[Node, Layer]] = {}
+    for node, layer in net.built():
+        if layer.blob_items() and targets.setdefault(node.name, (node, layer))[1] is not layer:
+            raise WeightsError(
+                f"net {net.structure.graph.name!r} has several layers with weights named {node.name!r}; weights match "
+                "by name, so Caffe would load only one of them: rename the others"
+            )
+    return targets
 
 
 def _names_in_file(

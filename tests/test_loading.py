@@ -90,6 +90,24 @@ def test_aliases_name_the_layer_in_the_file(net: Path, tmp_path: Path) -> None:
     assert load(net, path, aliases={"two": "deux"}).state_dict()["two.bias"].tolist() == [1, 2]
 
 
+def test_layers_with_weights_need_different_names(net: Path, tmp_path: Path) -> None:
+    file = weights(tmp_path / "w.caffemodel", net, **FIT)
+    net.write_text(TEXT.replace('name: "two" type', 'name: "one" type'), "utf-8")
+    with pytest.raises(WeightsError, match="several layers with weights named 'one'"):
+        load(net, file)
+
+
+def test_the_first_layer_fills_a_shared_parameter(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    two = TEXT.split("layer")[:2]
+    layer = (
+        'layer {{ name: "{0}" type: "InnerProduct" bottom: "x" top: "{0}" param {{ name: "w" }} '
+        'inner_product_param {{ num_output: 4 weight_filler {{ type: "constant" value: {1} }} }} }} '
+    )
+    path.write_text("layer".join(two) + layer.format("a", 2) + layer.format("b", 5), "utf-8")
+    assert (load(path).layer("b").weight == 2).all()
+
+
 def test_no_weights_means_the_fillers(net: Path) -> None:
     made = load(net)
     assert made.report.filled == ("one", "two")
