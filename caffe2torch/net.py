@@ -13,6 +13,7 @@ from caffe2torch.graph import Graph, Node, ParamSpec, near
 from caffe2torch.layers import registry
 from caffe2torch.layers.gradient import with_gradient_of
 from caffe2torch.layers.registry import Layer, Shape
+from caffe2torch.sharing import lenders
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,9 @@ class CaffeNet(nn.Module):
         lost = [node.name for node in nodes if self.structure.attributes[node.index] not in modules]
         if lost:
             raise GraphError(f"{', '.join(blobs)} needs the layers {', '.join(lost)}, which an earlier select cut off")
-        kept = {self.structure.attributes[node.index] for node in nodes}
-        net = CaffeNet(self.structure, {n: m for n, m in modules.items() if n in kept}, blobs)
+        run = [modules[self.structure.attributes[node.index]] for node in nodes]
+        kept = {*run, *(lender for module in run for lender in lenders(module))}
+        net = CaffeNet(self.structure, {n: m for n, m in modules.items() if m in kept}, blobs)
         net.train(self.training)
         return net
 

@@ -38,6 +38,11 @@ def owned(layer: Layer, name: str) -> Tensor:
     return tensor
 
 
+def lenders(layer: Layer) -> set[Layer]:
+    """The layers whose blobs this one has views of; it needs them wherever it goes."""
+    return {layer.__dict__[f"_owner_{name}"][0] for name in getattr(layer, "_ties", {})} - {layer}
+
+
 def _plain_class(cls: type[Layer]) -> type[Layer]:
     return cls.__mro__[1] if cls.__dict__.get("_tied") else cls
 

@@ -149,6 +149,17 @@ def test_gradient_of_storage_changed_in_place_by_a_sharer_skips_the_in_place_lay
     assert torch.equal(x.grad, torch.full((2, 3), 2.0))
 
 
+def test_select_takes_along_the_owner_of_a_shared_parameter() -> None:
+    one, two = 'param { name: "w" }', 'param { name: "w" share_mode: PERMISSIVE }'
+    made = net(
+        product("x", "a", 2, one, bias="false")
+        + product("x", "b", 2, two, bias="false").replace("bias_term", "transpose: true bias_term")
+    )
+    cut = made.select("b").double()
+    assert list(cut(torch.ones(2, 3, dtype=torch.float64))) == ["b"]
+    assert list(cut.state_dict()) == ["a.weight"]
+
+
 def test_more_params_than_blobs_are_refused() -> None:
     with pytest.raises(LayerError, match="3 param"):
         net(product("x", "a", 2, "param { } param { } param { }"))
@@ -185,7 +196,7 @@ def test_unknown_layer_types_are_listed_at_once() -> None:
 
 
 def test_a_layer_that_cannot_take_its_bottom_is_named() -> None:
-    text = 'layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 2 } }'
+    text = 'layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { axis: 2 } }'
     with pytest.raises(LayerError, match=r"layer 'c' \(Convolution\)"):
         net(text)
 
