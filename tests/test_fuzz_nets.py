@@ -37,6 +37,14 @@ def data(top: str, *dims: int) -> str:
     return layer("Input", "", top, f"input_param {{ shape {{ {' '.join(f'dim: {d}' for d in dims)} }} }}")
 
 
+OLD = (
+    'name: "old" input: "x" input_dim: 1 input_dim: 2 input_dim: 5 input_dim: 5\n'
+    'layers { name: "c" type: CONVOLUTION bottom: "x" top: "c" blobs_lr: 1 blobs_lr: 2 convolution_param { '
+    "num_output: 2 kernel_size: 3 } }\n"
+    'layers { name: "p" type: POOLING bottom: "c" top: "p" pooling_param { kernel_size: 2 stride: 2 } }\n'
+    'layers { name: "s" type: SOFTMAX bottom: "p" top: "s" }\n'
+)
+
 NETS = [
     data("x", 2, 4, 6, 6)
     + layer("Convolution", "x", "c", "convolution_param { num_output: 4 kernel_size: 3 pad: 1 stride: 1 group: 2 }")
@@ -80,11 +88,7 @@ NETS = [
     + layer("EuclideanLoss", "j y2", "l2", "propagate_down: true propagate_down: false")
     + layer("SigmoidCrossEntropyLoss", "j y2", "l3")
     + layer("ContrastiveLoss", "i j y", "l4", "contrastive_loss_param { margin: 1 }"),
-    'name: "old" input: "x" input_dim: 1 input_dim: 2 input_dim: 5 input_dim: 5\n'
-    'layers { name: "c" type: CONVOLUTION bottom: "x" top: "c" blobs_lr: 1 blobs_lr: 2 convolution_param { '
-    "num_output: 2 kernel_size: 3 } }\n"
-    'layers { name: "p" type: POOLING bottom: "c" top: "p" pooling_param { kernel_size: 2 stride: 2 } }\n'
-    'layers { name: "s" type: SOFTMAX bottom: "p" top: "s" }\n',
+    OLD,
 ]
 
 INTEGERS = [0, 1, 2, 3, 5, 31, -1, -2, 255, 65536, 10**8, 2**31 - 1, -(2**31), 2**32 - 1, 2**62, 2**63 - 1, -(2**63)]
@@ -129,8 +133,7 @@ def attempt(text: str, folder: Path, weights: Path | None, *, phase: str = "test
     try:
         net = load(path, weights, phase=phase, ignore_extra=True, allow_missing=weights is not None)
     except Caffe2TorchError as error:
-        assert str(error)
-        return None
+        return None if str(error) else pytest.fail("an error without words")
     finally:
         assert growth(before) < 4 * MEMORY
     if sum(map(math.prod, net.blob_shapes.values())) <= MOST_VALUES:
