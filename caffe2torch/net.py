@@ -13,6 +13,7 @@ from caffe2torch.graph import Graph, Node, ParamSpec, near
 from caffe2torch.layers import registry
 from caffe2torch.layers.gradient import with_gradient_of
 from caffe2torch.layers.registry import Layer, Shape
+from caffe2torch.overwriting import overwritten, with_caffes_gradient
 from caffe2torch.sharing import lenders
 
 
@@ -27,6 +28,10 @@ class Step:
     detached: tuple[bool, ...]
     """Per bottom: whether Caffe propagates no gradient to it."""
     refreshed: tuple[tuple[str, str], ...]
+    overwritten: bool
+    """Whether Caffe's backward of this layer finds values that an in-place layer has put in place of its own."""
+    watched: tuple[str, ...]
+    """Blobs written here whose last value such a layer reads."""
     free: tuple[str, ...]
 
 
@@ -67,7 +72,7 @@ class CaffeNet(nn.Module):
         self.structure = structure
         self.report = LoadReport()
         self.outputs = tuple(outputs)
-        self.plan = _plan(structure, structure.graph.needed(outputs), self.outputs)
+        self.plan = _plan(structure, modules, structure.graph.needed(outputs), self.outputs)
         read = {b for step in self.plan for b in step.bottoms} | set(outputs)
         self.inputs = tuple(b for b in structure.graph.inputs if b in read)
         for attribute, module in modules.items():
@@ -77,16 +82,23 @@ class CaffeNet(nn.Module):
     def forward(self, *inputs: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the plan; every blob is dropped after its last use."""
         values = self._bind(inputs)
+        last: dict[str, Tensor] = {}
         for step in self.plan:
             bottoms = [
                 values[blob].detach() if cut else values[blob]
                 for blob, cut in zip(step.bottoms, step.detached, strict=True)
             ]
-            result = self._modules[step.module](*bottoms)  # type: ignore[misc]
+            layer: Layer = self._modules[step.module]  # type: ignore[assignment]
+            result = layer(*bottoms)
+            if step.overwritten:
+                alone = step.tops != step.bottoms
+                result = with_caffes_gradient(result, bottoms[0], layer, step.tops[0], last, alone)
             values.update(zip(step.tops, result if isinstance(result, tuple) else (result,), strict=True))
             for blob, top in step.refreshed:
                 # The value is the in-place layer's; Caffe's gradient of this blob does not pass through that layer.
                 values[blob] = with_gradient_of(values[top].reshape(values[blob].shape), values[blob])
+            for blob in step.watched:
+                last[blob] = values[blob].detach()
             for blob in step.free:
                 del values[blob]
         return {blob: values[blob] for blob in self.outputs}
@@ -189,12 +201,16 @@ class CaffeNet(nn.Module):
         return specs
 
 
-def _plan(structure: Structure, nodes: Sequence[Node], outputs: tuple[str, ...]) -> tuple[Step, ...]:
+def _plan(
+    structure: Structure, modules: Mapping[str, Layer], nodes: Sequence[Node], outputs: tuple[str, ...]
+) -> tuple[Step, ...]:
     graph = structure.graph
     last: dict[str, int] = {}
     for index, node in enumerate(nodes):
         for blob in (*node.bottoms, *node.writes):
             last[blob] = index
+    late = overwritten(nodes, [modules[structure.attributes[node.index]] for node in nodes])
+    watched = {nodes[index].tops[0] for index in late}
     steps: list[Step] = []
     made: set[str] = set(graph.inputs)
     for index, node in enumerate(nodes):
@@ -207,6 +223,8 @@ def _plan(structure: Structure, nodes: Sequence[Node], outputs: tuple[str, ...])
                 tops=node.tops,
                 detached=_detached(node, graph),
                 refreshed=refreshed,
+                overwritten=index in late,
+                watched=tuple(blob for blob in node.writes if blob in watched),
                 free=tuple(
                     b for b in dict.fromkeys((*node.bottoms, *node.tops)) if last[b] == index and b not in outputs
                 ),

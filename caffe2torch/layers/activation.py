@@ -29,10 +29,14 @@ class ReLU(Layer):
     def __init__(self, negative_slope: float = 0.0) -> None:
         super().__init__()
         self.negative_slope = negative_slope
+        self.backward_reads = frozenset({"bottom's sign" if negative_slope >= 0 else "bottom"})
 
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> ReLU:
         return cls(layer.relu_param.negative_slope)
+
+    def caffe_backward(self, gradient: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
+        return torch.where(bottom > 0, gradient, gradient * self.negative_slope)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.negative_slope) if self.negative_slope else F.relu(x)
@@ -42,6 +46,11 @@ class ReLU(Layer):
 class Sigmoid(_Plain):
     """1 / (1 + exp(-x))."""
 
+    backward_reads = frozenset({"top"})
+
+    def caffe_backward(self, gradient: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
+        return gradient * top * (1.0 - top)
+
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(x)
 
@@ -49,6 +58,11 @@ class Sigmoid(_Plain):
 @register("TanH")
 class TanH(_Plain):
     """tanh(x)."""
+
+    backward_reads = frozenset({"top"})
+
+    def caffe_backward(self, gradient: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
+        return gradient * (1.0 - top * top)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(x)
@@ -65,6 +79,11 @@ class AbsVal(_Plain):
 @register("BNLL")
 class BNLL(_Plain):
     """log(1 + exp(x)), computed without overflow."""
+
+    backward_reads = frozenset({"bottom"})
+
+    def caffe_backward(self, gradient: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
+        return gradient * torch.sigmoid(bottom)
 
     def forward(self, x: Tensor) -> Tensor:
         # torch switches to y = x above the threshold, where the difference is exp(-50).
@@ -108,11 +127,21 @@ class Power(Layer):
     def __init__(self, power: float = 1.0, scale: float = 1.0, shift: float = 0.0) -> None:
         super().__init__()
         self.power, self.scale, self.shift = power, scale, shift
+        if power * scale != 0.0:
+            self.backward_reads = frozenset({"bottom"} if power in (1.0, 2.0) else {"bottom", "top"})
 
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Power:
         p = layer.power_param
         return cls(p.power, p.scale, p.shift)
+
+    def caffe_backward(self, gradient: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
+        base = bottom * self.scale + self.shift
+        if self.power == 1.0:
+            slope = torch.full_like(base, self.scale)
+        else:
+            slope = self.power * self.scale * (base if self.power == 2.0 else top / base)
+        return _aliased(slope, gradient, bottom is top)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.power * self.scale == 0.0:
@@ -157,6 +186,8 @@ class PReLU(Layer):
 class ELU(Layer):
     """x for x > 0, alpha (exp(x) - 1) otherwise."""
 
+    backward_reads = frozenset({"bottom's sign", "top"})
+
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
         self.alpha = alpha
@@ -165,6 +196,9 @@ class ELU(Layer):
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> ELU:
         return cls(layer.elu_param.alpha)
 
+    def caffe_backward(self, gradient: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
+        return torch.where(bottom > 0, gradient, gradient * (self.alpha + top))
+
     def forward(self, x: Tensor) -> Tensor:
         return F.elu(x, self.alpha)
 
@@ -172,6 +206,8 @@ class ELU(Layer):
 @register("Exp")
 class Exp(Layer):
     """base ^ (shift + scale x); base -1 means e."""
+
+    backward_reads = frozenset({"top"})
 
     def __init__(self, base: float = -1.0, scale: float = 1.0, shift: float = 0.0) -> None:
         super().__init__()
@@ -187,6 +223,9 @@ class Exp(Layer):
         p = layer.exp_param
         return cls(p.base, p.scale, p.shift)
 
+    def caffe_backward(self, gradient: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
+        return gradient * top * self.inner
+
     def forward(self, x: Tensor) -> Tensor:
         y = torch.exp(x if self.inner == 1.0 else x * self.inner)
         return y if self.outer == 1.0 else y * self.outer
@@ -195,6 +234,8 @@ class Exp(Layer):
 @register("Log")
 class Log(Layer):
     """Logarithm of shift + scale x to ``base``; base -1 means e."""
+
+    backward_reads = frozenset({"bottom"})
 
     def __init__(self, base: float = -1.0, scale: float = 1.0, shift: float = 0.0) -> None:
         super().__init__()
@@ -208,9 +249,17 @@ class Log(Layer):
         p = layer.log_param
         return cls(p.base, p.scale, p.shift)
 
+    def caffe_backward(self, gradient: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
+        return _aliased(self.scale * self.outer / (bottom * self.scale + self.shift), gradient, bottom is top)
+
     def forward(self, x: Tensor) -> Tensor:
         y = torch.log(x * self.scale + self.shift)
         return y if self.outer == 1.0 else y * self.outer
+
+
+def _aliased(slope: Tensor, gradient: Tensor, in_place: bool) -> Tensor:
+    """slope * gradient; in place Caffe has put the slope where the gradient was before it multiplies the two."""
+    return slope * (slope if in_place else gradient)
 
 
 def _log_base(base: float) -> float:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch import Tensor
 
 
@@ -10,3 +14,20 @@ def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
     if not surrogate.requires_grad:
         return value.detach()
     return value.detach() + (surrogate - surrogate.detach())
+
+
+def with_backward(value: Tensor, x: Tensor, backward: Callable[[Tensor], Tensor]) -> Tensor:
+    """``value`` exactly; ``backward`` turns its gradient into that of ``x``."""
+    result: Tensor = _WithBackward.apply(x, value.detach(), backward)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _WithBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, backward: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.step = backward
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.step(gradients[0]), None, None

@@ -58,6 +58,12 @@ class Layer(nn.Module):
     bottoms: ClassVar[tuple[int, int | None]] = (1, 1)
     tops: ClassVar[tuple[int, int | None]] = (1, 1)
 
+    backward_reads: frozenset[str] = frozenset()
+    """What Caffe's backward reads of "top", "bottom" and "bottom's sign", for a layer that has ``caffe_backward``.
+
+    The net uses that only where an in-place layer has overwritten what is read; otherwise autograd serves.
+    """
+
     caffe_name: str = ""
     """Name of the layer in its prototxt, set by the net, for messages."""
 
@@ -68,6 +74,10 @@ class Layer(nn.Module):
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Layer:
         """Build the layer from its ``LayerParameter`` (V2, ``phase`` set) and the shapes of its bottoms."""
+        raise NotImplementedError
+
+    def caffe_backward(self, gradient: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
+        """What Caffe's backward makes of the top's gradient, given what the blobs then hold (one tensor in place)."""
         raise NotImplementedError
 
     def fill(self, layer: Message, generator: torch.Generator | None = None) -> None:

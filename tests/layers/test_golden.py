@@ -41,8 +41,6 @@ PENDING = frozenset(
 )
 """Layer types that no class computes yet."""
 
-OVERWRITTEN = "Caffe's in-place ReLU takes its gradient's mask from the blob that later in-place layers overwrote"
-
 CANCELLED = {("bn_scale_train", "grad_param:c:1"): 1e-5}
 """Gradients that are 0 but for rounding, with the error allowed: a bias that BatchNorm subtracts again."""
 
@@ -95,8 +93,6 @@ def test_forward_equals_caffe(case: Case) -> None:
 
 @pytest.mark.parametrize("case", [c for c in cases() if c.gradients and not c.random], ids=ids)
 def test_gradients_equal_caffe(case: Case) -> None:
-    if case.name == "relu_inplace_chain":
-        pytest.xfail(OVERWRITTEN)
     net = load(case)
     expected = {k: v for k, v in case.gradients.items() if k.startswith("grad_")}
     found = backward(case, net)
