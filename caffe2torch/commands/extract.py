@@ -174,7 +174,8 @@ def _model(args: argparse.Namespace) -> Model:
                 f"with the name of a zoo model that does the same ({', '.join(zoo.names()[:3])}, ...) or with settings "
                 "such as dialect=matcaffe resize=256 crop=227, and --mean"
             )
-        model = Model.from_files(args.net, args.weights, parse_spec(args.preprocess), mean=args.mean)
+        spec, mean = parse_spec(args.preprocess)
+        model = Model.from_files(args.net, args.weights, spec, mean=args.mean or mean)
     else:
         if args.preprocess:
             raise UsageError("--preprocess is for --net: a zoo model knows its own preprocessing")

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from caffe2torch.extract.contents import Contents
+from caffe2torch.hdf5_output import hdf5_output
 
 USERBLOCK = 512
 ROWS = 1024  # rows in one compressed piece
@@ -24,12 +25,13 @@ ROWS = 1024  # rows in one compressed piece
 
 def write_codes_mat(path: Path, contents: Contents) -> None:
     """``binary_codes`` (bits x N logical), ``list_im`` (N x 1 cell) and ``provenance`` (JSON as char)."""
-    with h5py.File(path, "w", userblock_size=USERBLOCK) as file:
+    with hdf5_output(path, userblock_size=USERBLOCK) as (file, check):
         codes = _matrix(file, "binary_codes", contents.rows, contents.bits, np.uint8)
         _describe(codes, "logical", 1)
         names = _Cell(file, "list_im", contents.rows)
         row = 0
         for chunk in contents.chunks():
+            check()
             codes[row : row + len(chunk.packed)] = np.unpackbits(chunk.packed, axis=1, count=contents.bits)
             names.put(row, [entry.shown for entry in chunk.entries])
             row += len(chunk.packed)
@@ -39,12 +41,13 @@ def write_codes_mat(path: Path, contents: Contents) -> None:
 
 def write_features_mat(path: Path, contents: Contents) -> None:
     """``feat_test`` (D x N single, the papers' name whatever the blob) and ``list_im``."""
-    with h5py.File(path, "w", userblock_size=USERBLOCK) as file:
+    with hdf5_output(path, userblock_size=USERBLOCK) as (file, check):
         features = _matrix(file, "feat_test", contents.rows, contents.feature_size, np.float32)
         _describe(features, "single")
         names = _Cell(file, "list_im", contents.rows)
         row = 0
         for chunk in contents.chunks():
+            check()
             features[row : row + len(chunk.packed)] = chunk.features
             names.put(row, [entry.shown for entry in chunk.entries])
             row += len(chunk.packed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,11 @@ class Model:
     def from_files(
         cls, net: str | Path, weights: str | Path, spec: preprocess.Spec, *, mean: str | Path | None = None
     ) -> Model:
-        """A model of the user's own. The spec's ``mean_file`` is read unless ``mean`` names another."""
+        """A model of the user's own. ``mean`` is its mean image, or else the spec's ``mean_file`` is."""
         if mean is None and spec.mean_file is not None:
             mean = spec.mean_file
+        elif mean is not None and spec.mean_file is None:
+            spec = replace(spec, mean_file=Path(mean).name)
         return cls(Path(net).stem, Path(net), Path(weights), spec, Path(mean) if mean else None)
 
     def with_mean_layout(self, layout: str) -> Model:
@@ -90,21 +92,27 @@ def _training_layers(entry: zoo.Entry) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*names, *entry.aliases.values())))
 
 
-def parse_spec(items: list[str]) -> preprocess.Spec:
+def parse_spec(items: Sequence[str]) -> tuple[preprocess.Spec, Path | None]:
     """``--preprocess``: the name of a zoo model whose preprocessing to take, and ``key=value`` settings over it.
 
-    Values are numbers, words, or several numbers with commas: ``dialect=transformer crop=227 mean_values=104,117,123``.
+    Values are words, numbers, or several numbers with commas: ``dialect=transformer crop=227 mean_values=104,117,123``.
+    The path is that of the zoo model's mean image, None where there is none or a setting replaces it.
     """
     values: dict[str, Any] = {}
+    mean: zoo.FileEntry | None = None
     for item in items:
         key, equals, text = item.partition("=")
         if not equals:
-            values.update(zoo.entry(item).preprocessing)
-        else:
-            values[key] = _value(text)
+            entry = zoo.entry(item)
+            values, mean = {**values, **entry.preprocessing}, entry.mean
+            continue
+        values[key] = _value(text)
+        if key in ("mean_file", "mean_values"):
+            mean = None
+            values.pop("mean_file" if key == "mean_values" else "mean_values", None)
     if isinstance(values.get("mean_values"), (int, float)):
         values["mean_values"] = [values["mean_values"]]
-    return preprocess.Spec.from_dict(values)
+    return preprocess.Spec.from_dict(values), zoo.find_file(mean) if mean else None
 
 
 def _value(text: str) -> Any:
