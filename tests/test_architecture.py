@@ -19,7 +19,7 @@ LEVELS = [
     {"graph", "caffemodel", "hdf5", "binaryproto", "preprocess", "data"},
     {"zoo", "download"},
     {"layers", "fillers"},
-    {"sharing", "net", "build"},
+    {"sharing", "overwriting", "net", "build"},
     {"matching"},
     {"loading"},
     {"extract"},

@@ -117,3 +117,13 @@ def test_the_usual_chain_keeps_to_autograd() -> None:
     in_place = ('name: "r" type: "ReLU" bottom: "c" top: "c"', 'name: "d" type: "Dropout" bottom: "c" top: "c"')
     made = net(*in_place, 'name: "s" type: "Sigmoid" bottom: "c" top: "s"', phase="train")
     assert not any(step.overwritten for step in made.plan)
+
+
+def test_a_compiled_net_has_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    made = net('name: "r" type: "ReLU" bottom: "c" top: "c"', 'name: "s" type: "Sigmoid" bottom: "c" top: "c"')
+    *_, expected = gradient(made, "c")
+    made.zero_grad()
+    x = torch.eye(3)[:2].requires_grad_()
+    torch.compile(made, backend="eager")(x)["c"].backward(torch.arange(6.0).reshape(2, 3) - 2)
+    np.testing.assert_allclose(made.layer("h").get_parameter("weight").grad.numpy().T[:2], expected)  # type: ignore[union-attr]

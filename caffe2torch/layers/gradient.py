@@ -16,8 +16,12 @@ def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
     return value.detach() + (surrogate - surrogate.detach())
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def with_backward(value: Tensor, x: Tensor, backward: Callable[[Tensor], Tensor]) -> Tensor:
-    """``value`` exactly; ``backward`` turns its gradient into that of ``x``."""
+    """``value`` exactly; ``backward`` turns its gradient into that of ``x``.
+
+    ``torch.compile`` breaks its graph here: it would call ``backward`` at once, but it may need what comes later.
+    """
     result: Tensor = _WithBackward.apply(x, value.detach(), backward)  # type: ignore[no-untyped-call]
     return result
 
