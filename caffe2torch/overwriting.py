@@ -45,4 +45,7 @@ def with_caffes_gradient(
     if not x.requires_grad or not y.requires_grad:
         return y
     own = x.detach() if alone else None
-    return with_backward(y, x, lambda g: layer.caffe_backward(g, last[top] if own is None else own, last[top]))
+    result: Tensor = with_backward(
+        y, x, lambda g: layer.caffe_backward(g, last[top] if own is None else own, last[top])
+    )
+    return result
