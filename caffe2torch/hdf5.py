@@ -31,6 +31,7 @@ from caffe2torch.blobs import (
 )
 from caffe2torch.errors import FormatError, WeightsError
 from caffe2torch.files import atomic_path
+from caffe2torch.hdf5_output import hdf5_output
 
 # What h5py raises for damaged files, found by fuzzing.
 _H5_ERRORS = (
@@ -110,9 +111,10 @@ def write_hdf5(path: str | os.PathLike[str], net: Any, weights: Mapping[str, Seq
             raise WeightsError(f"{path}: HDF5 cannot hold a layer named {layer.name!r}; write a .caffemodel instead")
     with atomic_path(path) as temporary:
         try:
-            with h5py.File(temporary, "w") as file:
+            with hdf5_output(temporary) as (file, check):
                 data = file.create_group("data")
                 for layer in net.layer:
+                    check()
                     _write_layer(data.require_group(layer.name), layer, arrays.get(layer.name, ()), owners)
         except (ValueError, TypeError) as error:
             raise WeightsError(f"{path}: layer names that HDF5 cannot tell apart: {error}") from error
