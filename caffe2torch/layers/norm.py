@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -87,6 +87,8 @@ class BatchNorm(Layer):
     The blobs are running sums of means and variances, and the factor they must be divided by (0 divides as 0). With
     batch statistics (``use_global_stats`` false, or None in training) each pass multiplies the sums by
     ``moving_average_fraction`` and adds the batch's mean, its variance times m / (m - 1), and 1.
+
+    The sums stay float32 when the net is cast to half precision: they are about 1000 times the statistics.
     """
 
     blobs = ("mean", "variance", "scale_factor")
@@ -125,6 +127,15 @@ class BatchNorm(Layer):
     def fill(self, layer: Message, generator: torch.Generator | None = None) -> None:
         for _, blob in self.blob_items():
             blob.zero_()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BatchNorm:
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, blob in before.items():
+            now = self._buffers[name]
+            if blob is not None and now is not None and now.dtype in (torch.float16, torch.bfloat16):
+                self._buffers[name] = blob.to(now.device)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         stored = not self.training if self.use_global_stats is None else self.use_global_stats

@@ -132,7 +132,7 @@ class Reshape(Layer):
     def forward(self, x: Tensor) -> Tensor:
         end = x.ndim if self.end is None else self.end
         dims = [x.shape[self.start + i] if dim == 0 else dim for i, dim in enumerate(self.dims)]
-        return x.reshape(*x.shape[: self.start], *dims, *x.shape[end:])
+        return x.reshape((*x.shape[: self.start], *dims, *x.shape[end:]))
 
     def extra_repr(self) -> str:
         return f"{self.dims}, start={self.start}, end={self.end}"

@@ -108,6 +108,7 @@ USES = [
     Use('type: "Reshape" reshape_param { shape { dim: 0 dim: 3 dim: -1 } }'),
     Use('type: "Split" top: "a" top: "b"'),
     Use('type: "Silence" top: "unused"'),
+    Use('type: "Reshape" reshape_param { shape { } }', ((1, 1),)),
     Use('type: "Eltwise" eltwise_param { coeff: 2 coeff: -1 }', (IMAGE, IMAGE)),
     Use('type: "Eltwise" eltwise_param { operation: MAX coeff: [2, 3] }', (IMAGE, IMAGE)),  # ignored there
     Use('type: "Eltwise" eltwise_param { operation: MAX }', (IMAGE, IMAGE, IMAGE)),

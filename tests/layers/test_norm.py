@@ -104,3 +104,15 @@ def test_batch_norm_of_vectors_has_one_channel() -> None:
     for blob in (found.mean, found.variance, found.scale_factor):
         blob.zero_()
     assert found(x).tolist() == [-1.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_batch_norm_keeps_its_sums_in_float32(dtype: torch.dtype) -> None:
+    norm = BatchNorm(3).eval()
+    for blob, value in ((norm.mean, 20.0), (norm.variance, 400.0), (norm.scale_factor, 1.0)):
+        blob.fill_(999 * value)  # 999 * 400 is more than float16 holds
+    x = torch.randn(4, 3, 5, 5) * 20 + 20
+    expected = norm(x)
+    found = norm.to(dtype)(x.to(dtype))
+    assert found.dtype == dtype
+    assert torch.allclose(found.float(), expected, atol=0.02)
