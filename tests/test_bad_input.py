@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -244,3 +245,291 @@ def test_inputs_whose_shape_is_impossible_or_unknown(text: str, message: str, re
     write("text.txt", "text.txt\n")
     write("net.prototxt", text)
     assert message in refused("info", "net.prototxt")
+
+
+IMPOSSIBLE = [
+    (one("ReLU", bottoms="nope"), "layer 'l' (ReLU): bottom 0 is 'nope', which no layer before it makes; it has 'x'"),
+    (
+        one("ReLU", bottoms="b", tops="a") + one("ReLU", bottoms="a", tops="b", name="m"),
+        "is 'b', which no layer before",
+    ),
+    (one("ReLU") + one("ReLU", name="m"), "layer 'm' (ReLU): top 'y' is already made by layer 'l'"),
+    (one("ReLU", tops="q") + one("ReLU", tops="x", name="m"), "changes blob 'x' in place, but layer 'l' reads"),
+    (one("Split", tops="y y"), "two of its tops have the same name"),
+    (one("ReLU", tops="y z"), "layer 'l' (ReLU) has 2 tops (y, z), expected 1"),
+    (one("Concat", bottoms=""), "layer 'l' (Concat) has 0 bottoms (none), expected 1"),
+    (one("Concat", "concat_param { axis: 7 }", bottoms="x x"), "concat_param.axis is 7, but the bottom has 4 axes"),
+    (one("InnerProduct", "inner_product_param { num_output: 0 }"), "num_output 0: expected at least 1"),
+    (one("InnerProduct", "inner_product_param { num_output: -1 }"), "-1 is out of range for 'num_output'"),
+    (one("InnerProduct", "inner_product_param { num_output: 4294967295 }"), "at most 2147483647 values"),
+    (one("Convolution", "convolution_param { num_output: 2 kernel_size: 9 }"), "the kernel covers 9 values"),
+    (one("Convolution", "convolution_param { num_output: 2 kernel_size: 3 group: 2 }"), "expected a divisor of both"),
+    (one("LRN", "lrn_param { local_size: 4 }"), "local_size is 4: expected an odd number"),
+    (one("Reshape", "reshape_param { shape { dim: 7 } }"), "384 values do not fit"),
+    (one("Slice", "slice_param { slice_point: 3 }", tops="y z"), "expected 1 rising points between 0 and 3"),
+    (one("Conv"), "'Conv' of layer 'l' (did you mean 'Concat'?)"),
+    (one("ReLU", "include { phase: TRAIN } exclude { phase: TEST }"), "both include and exclude rules"),
+]
+
+
+@pytest.mark.parametrize("text, message", IMPOSSIBLE)
+def test_nets_that_cannot_be_built(text: str, message: str, refused: Refused) -> None:
+    write("net.prototxt", INPUT + text)
+    err = refused("info", "net.prototxt", lines=None)
+    assert message in err
+    assert "error: net.prototxt:" in err
+
+
+def test_a_net_without_layers_in_the_phase(refused: Refused) -> None:
+    write("net.prototxt", INPUT.replace(" }\n", " include { phase: TRAIN } }\n"))
+    assert "has 1 layers, none of them in phase test" in refused("info", "net.prototxt")
+
+
+def test_a_loop_is_drawn_as_little_as_it_is_built(refused: Refused) -> None:
+    write("net.prototxt", one("ReLU", bottoms="b", tops="a") + one("ReLU", bottoms="a", tops="b", name="m"))
+    assert "which no layer before it makes" in refused("draw", "net.prototxt", "-o", "net.dot")
+
+
+# Weights
+
+DATA_BYTES = WEIGHTS.read_bytes()
+
+NO_WEIGHTS: list[tuple[str, bytes, str]] = [
+    ("empty", b"", "is empty (0 bytes); fetch it again"),
+    ("cut", DATA_BYTES[: len(DATA_BYTES) // 2], "the file is damaged, cut off or not a caffemodel"),
+    ("one_byte_short", DATA_BYTES[:-1], "the file is damaged, cut off"),
+    ("one_byte_more", DATA_BYTES + b"\0", "the file is damaged, cut off"),
+    ("zeros", bytes(5000), "begins with nothing but zeros; the download was never completed"),
+    ("page", b"<html>quota exceeded</html>", "is a web page, saved in place of the download"),
+    ("pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n", "is a Git LFS pointer"),
+    ("checkpoint", b"PK\x03\x04" + bytes(60), "is a zip archive (or a PyTorch checkpoint)"),
+    ("prototxt", NET.read_bytes(), "is text, perhaps a prototxt"),
+    ("hdf5", b"\x89HDF\r\n\x1a\n" + bytes(100), "not a sound HDF5 file"),
+]
+
+
+@pytest.mark.parametrize("name, data, message", NO_WEIGHTS, ids=[case[0] for case in NO_WEIGHTS])
+def test_files_that_are_no_weights(name: str, data: bytes, message: str, refused: Refused) -> None:
+    write(name, data)
+    err = refused("info", NET, name)
+    assert f"error: {name}: " in err
+    assert message in err
+
+
+def test_weights_that_are_no_files(refused: Refused) -> None:
+    Path("folder").mkdir()
+    assert "folder: is a folder, expected a file" in refused("info", NET, "folder")
+    assert "missing: cannot be read: No such file" in refused("info", NET, "missing")
+    assert "is a device or a pipe" in refused("info", NET, os.devnull)
+
+
+def test_weights_of_another_net_list_every_difference(refused: Refused) -> None:
+    err = refused("info", ROOT / "prototxt" / "caffenet" / "deploy.prototxt", WEIGHTS, lines=None)
+    assert "does not fit net" in err
+    assert "no weights for layer 'fc8'" in err
+    assert "--ignore-extra" in err
+    assert err.count("\n") > 10
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    "shape, message",
+    [
+        ("data", "expected BLOB=N,C,H,W with positive numbers, as data=10,3,227,227"),
+        ("data=a,b", "expected BLOB=N,C,H,W"),
+        ("=1,3,32,32", "expected BLOB=N,C,H,W"),
+        ("data=1,3,32,0", "with positive numbers"),
+        ("data=1,3,-32,32", "with positive numbers"),
+        ("data=" + "9" * 5000, "expected BLOB=N,C,H,W"),
+    ],
+)
+def test_input_shapes_that_are_none(shape: str, message: str, refused: Refused) -> None:
+    err = refused("info", NET, "--input", shape, status=2)
+    assert message in err
+    assert len(err) < 300
+
+
+def test_input_shapes_that_do_not_fit(refused: Refused) -> None:
+    assert "names 'dta', but the net's inputs are data" in refused("info", NET, "--input", "dta=1,3,32,32")
+    assert "Caffe's limit is 2147483647" in refused("info", NET, "--input", "data=1,3,99999,99999")
+    assert "expected 4 axes" in refused("info", NET, "--input", "data=1,3,32")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["info"],
+        ["info", "a", "b", "c"],
+        ["info", "a", "--level", "x"],
+        ["info", "a", "--phase", "deploy"],
+        ["draw"],
+        ["draw", "a", "b"],
+        ["extract"],
+        ["extract", "a", "--batch-size", "x"],
+        ["zoo", "a", "b"],
+        ["download", "a", "--retries", "-1"],
+        ["download", "a", "--timeout", "nan"],
+    ],
+)
+def test_wrong_usage_is_status_2(arguments: list[str], refused: Refused) -> None:
+    assert "usage: caffe2torch" in refused(*arguments, status=2)
+
+
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "caffe2torch extract photos/" in capsys.readouterr().out
+
+
+def test_unknown_models_are_answered_with_near_names(refused: Refused) -> None:
+    for arguments in (["zoo"], ["download"], ["extract", str(ROOT / "docs" / "samples"), "--model"]):
+        assert "did you mean ssdh48_small" in refused(*arguments, "ssdh48_smal")
+    assert "give model names or --all" in refused("download", status=2)
+    assert "give model names or --all" in refused("download", "--all", "alexnet", status=2)
+
+
+# Places that cannot be written
+
+
+@pytest.mark.parametrize(
+    "place, reason",
+    [
+        ("none/net.dot", "its folder does not exist; create it first"),
+        ("file/net.dot", "its folder is not a folder"),
+        ("folder.dot", "it is a folder; give a file name"),
+        ("x" * 300 + ".dot", "the name is too long"),
+    ],
+)
+def test_places_where_nothing_can_be_drawn(place: str, reason: str, refused: Refused) -> None:
+    write("file", "")
+    Path("folder.dot").mkdir()
+    assert f"{place}: cannot be written: {reason}" in refused("draw", NET, "-o", place)
+
+
+def test_a_picture_of_unknown_kind_is_wrong_usage(refused: Refused) -> None:
+    assert "expected one of .svg, .png, .pdf, .dot" in refused("draw", NET, "-o", "net.bmp", status=2)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for path in sorted((ROOT / "docs" / "samples").iterdir())[:2]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("place", ["file/codes.h5", f"{os.devnull}/codes.h5"])
+def test_places_where_no_codes_can_be_written(place: str, pictures: Path, refused: Refused) -> None:
+    write("file", "")
+    assert "cannot be written" in refused("extract", pictures, "--out", place)
+
+
+@pytest.mark.parametrize("kind", ["h5", "mat", "npz", "csv"])
+def test_a_disk_that_fills_up_leaves_no_half_written_codes(
+    kind: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, replace = Path(f"codes.{kind}"), Path.replace
+
+    def full(source: Path, target: Path) -> Path:
+        if target.name == out.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source))
+        return replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        assert main(["extract", str(pictures), "--out", str(out)]) == 1
+    err = capsys.readouterr().err
+    assert "the disk is full" in err
+    assert err.count("\n") == 1
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(f".part.{kind}")]
+    assert not out.exists()
+    assert main(["extract", str(pictures), "--out", str(out), "--resume"]) == 0
+    assert out.exists()
+
+
+def test_codes_that_exist_are_kept(pictures: Path, refused: Refused) -> None:
+    write("codes.h5", "precious")
+    assert "codes.h5: exists already; --force replaces it" in refused("extract", pictures)
+    assert Path("codes.h5").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--blob", "nope"], "has no blob 'nope'"),
+        (["--features", "fc77"], "has no blob 'fc77'"),
+        (["--weights", "missing"], "missing: cannot be read"),
+        (["--weights", str(NET)], "is text, perhaps a prototxt"),
+        (["--mean", "missing.npy"], "missing.npy: "),
+    ],
+)
+def test_extract_options_that_name_nothing(options: list[str], message: str, pictures: Path, refused: Refused) -> None:
+    assert message in refused("extract", pictures, *options)
+
+
+MEANS: list[tuple[str, bytes, str]] = [
+    ("mean.binaryproto", b"", "is empty (0 bytes)"),
+    ("cut.binaryproto", b"\x08\x01\x10\x03\x18\x05\x20\x05\x2a\xff\xff", "the file is damaged or not a mean image"),
+    ("mean.npy", b"\x93NUMPY\x01\x00", "not a .npy file of plain numbers"),
+    ("mean.mat", b"MATLAB 5.0" + bytes(200), "not a MATLAB v5 file"),
+    ("weights.binaryproto", DATA_BYTES[:5000], "weights.binaryproto: "),
+]
+
+
+@pytest.mark.parametrize("name, data, message", MEANS, ids=[case[0] for case in MEANS])
+def test_files_that_are_no_mean_image(name: str, data: bytes, message: str, pictures: Path, refused: Refused) -> None:
+    write(name, data)
+    own = ["--net", DEPLOY, "--weights", WEIGHTS, "--ignore-extra", "--preprocess", "dialect=matcaffe", "resize=32"]
+    assert message in refused("extract", pictures, *own, "--mean", name)
+
+
+NO_LISTS: list[tuple[str, bytes, str]] = [
+    ("empty.txt", b"", "this list names no picture"),
+    ("utf16.txt", "a.png\n".encode("utf-16"), "this list is UTF-16; save it as UTF-8"),
+    ("nul.txt", b"a\0b.png\n", "nul.txt:1: has a NUL byte"),
+    ("long.txt", b"x" * 100_000, "long.txt:1: longer than 65536 bytes"),
+    ("gone.txt", b"gone.png\n", "gone.png: cannot read: No such file or directory"),
+    ("empty.png", b"", "empty.png: the file is empty"),
+    ("text.jpg", b"hello", "text.jpg: not a picture that can be read: it looks like text"),
+]
+
+
+@pytest.mark.parametrize("name, data, message", NO_LISTS, ids=[case[0] for case in NO_LISTS])
+def test_inputs_that_are_no_pictures(name: str, data: bytes, message: str, refused: Refused) -> None:
+    write(name, data)
+    assert message in refused("extract", name)
+
+
+def test_weights_with_nan_give_no_codes(pictures: Path, refused: Refused) -> None:
+    from caffe2torch import open_weights, read_net, write_caffemodel
+
+    with open_weights(WEIGHTS) as file:
+        weights = {layer.name: [blob.read() for blob in layer.blobs] for layer in file.layers}
+    weights["latent"][0][0, 0] = float("nan")
+    write_caffemodel("nan.caffemodel", read_net(NET), weights)
+    assert "blob 'latent_sigmoid' is NaN or infinite" in refused("extract", pictures, "--weights", "nan.caffemodel")
+
+
+# Memory
+
+
+def test_a_hostile_net_takes_no_memory() -> None:
+    """Weights that do not fit are refused before the eight gigabytes they should fill are touched."""
+    settings = "inner_product_param { num_output: 11000000 }"
+    write("net.prototxt", INPUT + one("InnerProduct", settings))
+    script = (
+        "import resource, sys; from caffe2torch.cli import main; "
+        f"status = main(['info', 'net.prototxt', {str(WEIGHTS)!r}]); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(status)"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 1
+    assert "layer 'l' (InnerProduct: weight 11000000x192" in done.stderr
+    kilobytes = int(done.stdout.split()[-1]) // (1024 if sys.platform == "darwin" else 1)
+    assert kilobytes < 2_000_000

@@ -47,6 +47,7 @@ def input_shapes(values: list[str]) -> dict[str, tuple[int, ...]]:
             separator = ""
             shape = ()
         if not separator or not blob or min(shape, default=0) < 1:
-            raise UsageError(f"--input {value!r}: expected BLOB=N,C,H,W with positive numbers, as data=10,3,227,227")
+            shown = value if len(value) <= 60 else value[:57] + "..."
+            raise UsageError(f"--input {shown!r}: expected BLOB=N,C,H,W with positive numbers, as data=10,3,227,227")
         shapes[blob] = shape
     return shapes
