@@ -53,6 +53,11 @@ def test_wrong_inputs_name_the_right_ones(inputs: tuple[object, ...]) -> None:
         net(product("x", "a", 4))(*inputs)
 
 
+def test_a_blob_of_another_size_names_the_layer_it_does_not_fit() -> None:
+    with pytest.raises(LayerError, match=r"layer 'a' \(InnerProduct\) takes 3 values an item and was given 4"):
+        net(product("x", "a", 4))(torch.ones(2, 4))
+
+
 def test_select_prunes_to_what_a_blob_needs() -> None:
     made = net(product("x", "a", 4) + product("a", "b", 5) + product("a", "c", 6))
     cut = made.select("b")

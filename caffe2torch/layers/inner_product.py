@@ -48,7 +48,13 @@ class InnerProduct(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.t() if self.transpose else self.weight
-        return F.linear(x.flatten(self.axis), weight, self.bias)
+        flat = x.flatten(self.axis)
+        if flat.shape[-1] != weight.shape[1]:
+            raise LayerError(
+                f"layer {self.caffe_name!r} (InnerProduct) takes {weight.shape[1]} values an item and was given "
+                f"{flat.shape[-1]} (a bottom of shape {tuple(x.shape)}); check the size of what is fed to the net"
+            )
+        return F.linear(flat, weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, axis={self.axis}, transpose={self.transpose}, bias={self.bias is not None}"
