@@ -34,11 +34,13 @@ def build(graph: Graph, input_shapes: Mapping[str, Shape]) -> CaffeNet:
     shapes: dict[str, Shape] = {blob: tuple(input_shapes[blob]) for blob in graph.inputs}
     automatic: dict[int, tuple[str, ...]] = {}
     losses: dict[str, float] = {}
+    taken = set(graph.blobs)
     for node in graph.nodes:
         layer, top_shapes = _build_layer(node, [shapes[b] for b in node.bottoms])
-        tops = _all_tops(node, layer, len(top_shapes), {*graph.blobs, *shapes})
+        tops = _all_tops(node, layer, len(top_shapes), taken)
         if tops != node.tops:
             automatic[node.index] = tops
+            taken.update(tops)
         shapes.update(zip(tops, top_shapes, strict=True))
         losses.update(_losses(node, layer, tops))
         modules[attributes[node.index]] = layer

@@ -7,7 +7,7 @@ place lose the gradient that comes in. Where that differs from the derivative, t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from torch import Tensor
 
@@ -21,13 +21,19 @@ _KEEP_SIGN = frozenset({"ReLU", "Dropout"})
 
 def overwritten(nodes: Sequence[Node], layers: Sequence[Layer]) -> frozenset[int]:
     """Positions of the nodes whose layer finds other values in its blobs than it has worked with."""
-    return frozenset(i for i, layer in enumerate(layers) if layer.backward_reads and _differs(nodes[i:], layer))
+    found = set()
+    later: dict[str, set[str]] = {}  # blob -> types of the layers that write it after the node at hand
+    for position in reversed(range(len(nodes))):
+        node, layer = nodes[position], layers[position]
+        if layer.backward_reads and _differs(node, layer, later.get(node.tops[0], set())):
+            found.add(position)
+        for blob in node.writes:
+            later.setdefault(blob, set()).add(node.type)
+    return frozenset(found)
 
 
-def _differs(nodes: Sequence[Node], layer: Layer) -> bool:
-    first, reads = nodes[0], layer.backward_reads
-    in_place = first.tops == first.bottoms
-    later = {node.type for node in nodes[1:] if first.tops[0] in node.writes}
+def _differs(node: Node, layer: Layer, later: Set[str]) -> bool:
+    reads, in_place = layer.backward_reads, node.tops == node.bottoms
     return (
         ("top" in reads and bool(later))
         or ("bottom" in reads and in_place)

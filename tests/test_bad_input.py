@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -533,3 +534,27 @@ def test_a_hostile_net_takes_no_memory() -> None:
     assert "layer 'l' (InnerProduct: weight 11000000x192" in done.stderr
     kilobytes = int(done.stdout.split()[-1]) // (1024 if sys.platform == "darwin" else 1)
     assert kilobytes < 2_000_000
+
+
+def test_work_grows_no_faster_than_the_net() -> None:
+    """Counted in calls within the package, not in seconds."""
+
+    def calls(layers: int) -> int:
+        blobs = ["x", *(f"b{number}" for number in range(layers))]
+        chain = (one("ReLU", bottoms=blobs[n], tops=blobs[n + 1], name=f"l{n}") for n in range(layers))
+        write("net.prototxt", INPUT + "".join(chain))
+        count = 0
+
+        def note(frame: FrameType, event: str, _: object) -> None:
+            nonlocal count
+            count += event == "call" and "caffe2torch" in frame.f_code.co_filename
+
+        sys.setprofile(note)
+        try:
+            assert main(["info", "net.prototxt"]) == 0
+        finally:
+            sys.setprofile(None)
+        return count
+
+    calls(10)  # what happens only once
+    assert calls(400) < 4.5 * calls(100)

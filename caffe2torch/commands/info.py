@@ -124,11 +124,13 @@ def _peak(net: CaffeNet) -> int:
     """The most values alive at once while the plan runs, inputs included."""
     sizes = {blob: _count(shape) for blob, shape in net.blob_shapes.items()}
     alive = set(net.inputs)
-    peak = sum(sizes[blob] for blob in alive)
+    now = peak = sum(sizes[blob] for blob in alive)
     for step in net.plan:
-        replaced = sum(sizes[top] for top in step.tops if top in alive)
+        now += sum(sizes[top] for top in step.tops)
+        peak = max(peak, now)
+        now -= sum(sizes[top] for top in step.tops if top in alive)  # the values that were replaced
         alive.update(step.tops)
-        peak = max(peak, sum(sizes[blob] for blob in alive) + replaced)
+        now -= sum(sizes[blob] for blob in alive.intersection(step.free))
         alive.difference_update(step.free)
     return peak
 
