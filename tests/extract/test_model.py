@@ -61,7 +61,7 @@ def test_a_zoo_model_lends_its_mean_image_too(weights_folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "items, error",
-    [(["resize=256"], "no dialect"), (["dialect=matcaffe", "size=3"], "unknown key size"), (["crop="], "")],
+    [(["resize=256"], "no dialect"), (["dialect=matcaffe", "size=3"], "unknown key size"), (["crop="], "no dialect")],
 )
 def test_settings_that_mean_nothing(items: list[str], error: str) -> None:
     with pytest.raises(UsageError, match=error):
