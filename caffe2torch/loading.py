@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from caffe2torch.build import build
 from caffe2torch.caffemodel import Blob, open_weights
@@ -131,8 +131,9 @@ def load_weights(
 
 def _copy(target: Tensor, blob: Blob) -> None:
     value = target.detach()
-    if value.dtype == torch.float32 and value.device.type == "cpu" and value.is_contiguous():
-        blob.read_into(value.numpy().reshape(-1))
+    if isinstance(target, nn.Parameter) and value.dtype == torch.float32 and value.device.type == "cpu":
+        # numpy asks for large memory pages, torch does not: reading 228 MB takes half the time. The parameter's own
+        # memory was never touched, so it never took any.
+        target.data = torch.from_numpy(blob.read()).reshape(value.shape)
     else:
-        with torch.no_grad():
-            value.copy_(torch.from_numpy(blob.read()).reshape(value.shape))
+        value.copy_(torch.from_numpy(blob.read()).reshape(value.shape))
