@@ -255,7 +255,7 @@ def test_utf16_is_refused_with_advice(tmp_path: Path, encoding: str) -> None:
 def test_binary_file_is_refused(tmp_path: Path) -> None:
     net = schema.new("NetParameter")
     net.layer.add(name="a").blobs.add(data=[1.5] * 10)
-    with pytest.raises(PrototxtError, match="binary file .*, expected a prototxt"):
+    with pytest.raises(PrototxtError, match=r"binary file .*, expected a prototxt"):
         prototxt.read(save(tmp_path, net.SerializeToString()))
 
 
