@@ -26,7 +26,7 @@ def read_mean(path: str | os.PathLike[str]) -> Array:
         try:
             blob = find_blob(file, 0, file.size)
         except FormatError as error:
-            other = what_it_is(file.view)
+            other = what_it_is(file.view, "mean image")
             raise FormatError(f"{path}: {other or f'{error}; the file is damaged or not a mean image'}") from error
         shape = blob.shape[1:] if len(blob.shape) == 4 and blob.shape[0] == 1 else blob.shape
         if len(shape) != 3 or not blob.count:

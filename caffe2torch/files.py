@@ -21,10 +21,19 @@ _ADVICE = {
     errno.EROFS: "that file system is read-only; choose another place",
     errno.ENOENT: "its folder does not exist; create it first",
     errno.ENOTDIR: "its folder is not a folder",
+    errno.EEXIST: "a file of that name is in the way",
     errno.EISDIR: "it is a folder; give a file name",
     errno.ENAMETOOLONG: "the name is too long",
     errno.EIO: "the device reports a write error",
 }
+
+
+def make_folder(folder: Path) -> None:
+    """Create the folder of an output file, with those above it; raises OutputError where that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be created: {explain(error)}") from error
 
 
 @contextmanager
@@ -43,14 +52,14 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         temporary = final.with_name(f".{final.stem[:100]}.{secrets.token_hex(4)}.part{final.suffix[:100]}")
         _create_like(final, temporary)
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links; ValueError: a NUL in the name
-        raise OutputError(f"{target}: cannot be written: {_explain(error)}") from error
+        raise OutputError(f"{target}: cannot be written: {explain(error)}") from error
     try:
         yield temporary
         temporary.replace(final)
     except (OSError, RuntimeError) as error:
         if not _ours(error, temporary, final):
             raise
-        raise OutputError(f"{target}: cannot be written: {_explain(error)}") from error
+        raise OutputError(f"{target}: cannot be written: {explain(error)}") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -90,5 +99,6 @@ def _number(error: Exception) -> int | None:
     return int(found[1]) if found else getattr(error, "errno", None)
 
 
-def _explain(error: Exception) -> str:
+def explain(error: Exception) -> str:
+    """Why a file cannot be written, and what to do, for an error of the system or of HDF5."""
     return _ADVICE.get(_number(error) or 0) or str(error)

@@ -397,16 +397,21 @@ def test_unknown_models_are_answered_with_near_names(refused: Refused) -> None:
 @pytest.mark.parametrize(
     "place, reason",
     [
-        ("none/net.dot", "its folder does not exist; create it first"),
-        ("file/net.dot", "its folder is not a folder"),
-        ("folder.dot", "it is a folder; give a file name"),
-        ("x" * 300 + ".dot", "the name is too long"),
+        ("file/net.dot", "file: cannot be created: a file of that name is in the way"),
+        ("file/more/net.dot", "file/more: cannot be created: its folder is not a folder"),
+        ("folder.dot", "folder.dot: cannot be written: it is a folder; give a file name"),
+        ("x" * 300 + ".dot", "cannot be written: the name is too long"),
     ],
 )
 def test_places_where_nothing_can_be_drawn(place: str, reason: str, refused: Refused) -> None:
     write("file", "")
     Path("folder.dot").mkdir()
-    assert f"{place}: cannot be written: {reason}" in refused("draw", NET, "-o", place)
+    assert reason in refused("draw", NET, "-o", place)
+
+
+def test_a_missing_folder_is_made_for_the_picture() -> None:
+    assert main(["draw", str(NET), "-o", "none/net.dot"]) == 0
+    assert Path("none/net.dot").read_text("utf-8").startswith("digraph")
 
 
 def test_a_picture_of_unknown_kind_is_wrong_usage(refused: Refused) -> None:

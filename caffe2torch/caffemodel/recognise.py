@@ -37,8 +37,16 @@ def is_hdf5(view: wire.Buffer) -> bool:
     return False
 
 
-def what_it_is(view: wire.Buffer) -> str | None:
-    """What the file is and what to do, as the end of a sentence; None where nothing familiar shows."""
+def what_it_is(view: wire.Buffer, wanted: str = "caffemodel") -> str | None:
+    """What the file is that was given as a ``wanted``, and what to do, as the end of a sentence.
+
+    None where nothing familiar shows.
+    """
+    meaning = _meaning(view)
+    return meaning.replace("caffemodel", wanted) if meaning else None
+
+
+def _meaning(view: wire.Buffer) -> str | None:
     head = bytes(view[:_HEAD])
     for magic, meaning in _MAGIC.items():
         if head.startswith(magic):

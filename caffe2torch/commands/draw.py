@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from caffe2torch.commands.options import input_shapes
     from caffe2torch.errors import GraphError, LayerError, UsageError
-    from caffe2torch.files import atomic_path
+    from caffe2torch.files import atomic_path, make_folder
     from caffe2torch.graph import build_graph
     from caffe2torch.loading import build_net, naming
     from caffe2torch.prototxt import UnknownField, read_net
@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"caffe2torch: graphviz (dot) is not installed; wrote the DOT text instead of {out}", file=sys.stderr)
     else:
         target = out
+    make_folder(target.parent)
     with atomic_path(target) as temporary:
         if target.suffix.lower() == ".dot" or dot is None:
             temporary.write_text(text, "utf-8")

@@ -280,10 +280,8 @@ def report(summary: Summary) -> str:
         if summary.failed > len(summary.failures):
             lines.append(f"  ... and {summary.failed - len(summary.failures):,} more, all named in the output")
     lines.append(f"wrote {summary.out}" + "".join(f" and {p}" for p in (summary.features_out, summary.sheet) if p))
-    lines.append("next, in Python: from caffe2torch.retrieval.readers import read_codes")
-    lines.append(
-        f"                 read_codes({summary.out!r}).unpacked()  # ({summary.written}, {summary.bits}) booleans"
-    )
+    shape = f"({summary.written}, {summary.bits})"
+    lines.append(f"next, in Python: caffe2torch.read_codes({summary.out!r}).unpacked()  # {shape} booleans")
     return "\n".join(lines)
 
 

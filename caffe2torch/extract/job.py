@@ -158,10 +158,13 @@ def _write(
     writers.write(job.out, contents)
     model = hasher.model
     features_out = writers.features_path(job.out, model.features) if model.features else None
-    if features_out is not None:
-        writers.write_features(features_out, contents)
-    if job.sheet is not None:
-        draw_sheet(job.sheet, contents, title=f"{model.name}  {hasher.bits} bits", exif=model.exif)
+    try:
+        if features_out is not None:
+            writers.write_features(features_out, contents)
+        if job.sheet is not None:
+            draw_sheet(job.sheet, contents, title=f"{model.name}  {hasher.bits} bits", exif=model.exif)
+    except OutputError as error:
+        raise OutputError(f"{error} (the codes are complete in {job.out})") from error
     distinct, samples = count_codes(contents)
     assert model.blob is not None
     computed = journal.rows.done - resumed

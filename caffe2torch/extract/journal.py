@@ -23,7 +23,7 @@ from typing import IO, Any
 from caffe2torch.errors import OutputError
 from caffe2torch.extract.listing import Entry
 from caffe2torch.extract.rows import Chunk, Rows
-from caffe2torch.files import atomic_path
+from caffe2torch.files import atomic_path, explain
 from caffe2torch.retrieval.codes import Floats, Packed
 
 
@@ -209,5 +209,6 @@ class Journal:
         try:
             yield
         except OSError as error:
-            advice = advice or "the rows so far are kept there: once it can be written, --resume goes on from them"
-            raise OutputError(f"{self.folder}: cannot be written: {error.strerror or error}; {advice}") from error
+            kept = "the rows so far are kept there: once it can be written, --resume goes on from them"
+            advice = advice or (kept if self.begun else "nothing was done yet")
+            raise OutputError(f"{self.folder}: cannot be written: {explain(error)}; {advice}") from error

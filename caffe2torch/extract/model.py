@@ -10,7 +10,6 @@ from typing import Any
 
 from caffe2torch import preprocess, zoo
 from caffe2torch.errors import FormatError, UsageError
-from caffe2torch.prototxt import read_net
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Model:
             mean=mean_path,
             blob=entry.code_blob,
             aliases=dict(entry.aliases),
-            ignore_extra=_training_layers(entry),
+            ignore_extra=(*entry.extra_layers, *entry.aliases.values()),
         )
 
     @classmethod
@@ -83,13 +82,6 @@ class Model:
             "blob": self.blob,
             "features": self.features,
         }
-
-
-def _training_layers(entry: zoo.Entry) -> tuple[str, ...]:
-    """Layers of the nets the model was trained with: its weights hold the classifier, which the code does not need."""
-    nets = [net for net in (entry.train_val, entry.with_classifier) if net]
-    names = [layer.name for net in nets for layer in read_net(net).layer]
-    return tuple(dict.fromkeys((*names, *entry.aliases.values())))
 
 
 def parse_spec(items: Sequence[str]) -> tuple[preprocess.Spec, Path | None]:

@@ -171,7 +171,7 @@ def test_impossible_options(pictures: Path, tmp_path: Path, options: dict[str, o
 
 def test_output_that_cannot_be_written_is_said_before_the_work(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"codes\.h5\.partial: cannot be written: Not a directory; choose another"):
+    with pytest.raises(OutputError, match=r"partial: cannot be written: its folder is not a folder; choose another"):
         extract(pictures, tmp_path / "file" / "codes.h5")
 
 
