@@ -48,11 +48,12 @@ def build(graph: Graph, input_shapes: Mapping[str, Shape]) -> CaffeNet:
     _share(graph, attributes, modules)
     _freeze(graph, attributes, modules)
     structure = Structure(graph, attributes, {b: shapes[b] for b in graph.inputs}, shapes, losses)
-    return CaffeNet(structure, modules, tuple(dict.fromkeys((*graph.outputs, *losses))))
+    sinks = [node.index for node in graph.nodes if modules[attributes[node.index]].sink]
+    return CaffeNet(structure, modules, tuple(dict.fromkeys((*graph.outputs, *losses))), sinks)
 
 
 def _build_layer(node: Node, bottom_shapes: Sequence[Shape]) -> tuple[Layer, list[Shape]]:
-    """The layer, and the shapes of its tops found with a twin that lives on the meta device."""
+    """The layer, and the shapes of its tops, found with a twin on the meta device unless the layer itself knows."""
     cls = registry.find(node.type)
     assert cls is not None  # registry.require has seen to it
     place = f"layer {node.name!r} ({node.type})"
@@ -63,9 +64,8 @@ def _build_layer(node: Node, bottom_shapes: Sequence[Shape]) -> tuple[Layer, lis
             raise LayerError(f"{place} has {len(given)} {what} ({', '.join(given) or 'none'}), expected {expected}")
     try:
         layer = cls.from_caffe(node.message, bottom_shapes)
-        with torch.device("meta"), torch.no_grad():
-            twin = cls.from_caffe(node.message, bottom_shapes).train(node.phase == "train")
-            result = twin(*[torch.empty(shape) for shape in bottom_shapes])
+        known = layer.top_shapes(bottom_shapes)
+        shapes = _run_on_meta(node, cls, bottom_shapes) if known is None else known
     except LayerError as error:
         raise type(error)(f"{place}: {error}") from error
     except (RuntimeError, IndexError, ValueError) as error:
@@ -73,10 +73,16 @@ def _build_layer(node: Node, bottom_shapes: Sequence[Shape]) -> tuple[Layer, lis
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise LayerError(f"{place} cannot take bottoms of shape {sizes}: {reason}") from error
     layer.caffe_name = node.name
-    shapes = [tuple(r.shape) for r in (result if isinstance(result, tuple) else (result,))]
     for shape in shapes:
         registry.check_count(shape, f"a top of {place}, a blob")
     return layer, shapes
+
+
+def _run_on_meta(node: Node, cls: type[Layer], bottom_shapes: Sequence[Shape]) -> list[Shape]:
+    with torch.device("meta"), torch.no_grad():
+        twin = cls.from_caffe(node.message, bottom_shapes).train(node.phase == "train")
+        result = twin(*[torch.empty(shape) for shape in bottom_shapes])
+    return [tuple(r.shape) for r in (result if isinstance(result, tuple) else (result,))]
 
 
 def _all_tops(node: Node, layer: Layer, made: int, taken: set[str]) -> tuple[str, ...]:

@@ -105,15 +105,18 @@ class Graph:
         new = [b for n in nodes if n.index in tops for b in n.tops if b not in self.blobs]
         return replace(self, nodes=nodes, outputs=(*self.outputs, *new))
 
-    def needed(self, wanted: Iterable[str]) -> tuple[Node, ...]:
-        """The nodes that the final values of the ``wanted`` blobs depend on, in order of execution."""
+    def needed(self, wanted: Iterable[str], sinks: Collection[int] = ()) -> tuple[Node, ...]:
+        """The nodes that the final values of the ``wanted`` blobs depend on, in order of execution.
+
+        Nodes whose index is among ``sinks`` are kept as well, with what they depend on.
+        """
         wanted = tuple(wanted)
         for blob in wanted:
             if blob not in self.blobs:
                 raise GraphError(f"net {self.name!r} has no blob {blob!r}{near(blob, self.blobs)}")
         alive, kept = set(wanted), []
         for node in reversed(self.nodes):
-            if alive.isdisjoint(node.writes):
+            if alive.isdisjoint(node.writes) and node.index not in sinks:
                 continue
             refreshed = {blob for blob, _ in node.refreshed}
             alive -= set(node.tops)

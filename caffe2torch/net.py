@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,12 +67,14 @@ class CaffeNet(nn.Module):
     those that carry a loss; ``net.select("fc7", ...)`` chooses others and computes only what they need.
     """
 
-    def __init__(self, structure: Structure, modules: Mapping[str, Layer], outputs: Sequence[str]) -> None:
+    def __init__(
+        self, structure: Structure, modules: Mapping[str, Layer], outputs: Sequence[str], sinks: Collection[int] = ()
+    ) -> None:
         super().__init__()
         self.structure = structure
         self.report = LoadReport()
         self.outputs = tuple(outputs)
-        self.plan = _plan(structure, modules, structure.graph.needed(outputs), self.outputs)
+        self.plan = _plan(structure, modules, structure.graph.needed(outputs, sinks), self.outputs)
         read = {b for step in self.plan for b in step.bottoms} | set(outputs)
         self.inputs = tuple(b for b in structure.graph.inputs if b in read)
         for attribute, module in modules.items():

@@ -115,3 +115,9 @@ def test_stages_of_the_net_and_of_the_caller_add_up() -> None:
     text = relu("x", "a", 'include { stage: "one" stage: "two" }') + 'state { stage: "one" }'
     assert graph(text, stages=["two"]).outputs == ("a",)
     assert graph(text).outputs == ("x",)
+
+
+def test_a_sink_is_kept_with_what_it_depends_on() -> None:
+    made = graph(relu("x", "a") + relu("a", "b") + 'layer { name: "s" type: "Silence" bottom: "b" } ' + relu("x", "c"))
+    assert [n.name for n in made.needed(["c"])] == ["c_"]
+    assert [n.name for n in made.needed(["c"], sinks=[3])] == ["a_", "b_", "s", "c_"]

@@ -45,6 +45,7 @@ class Layer(nn.Module):
     * ``no_gradient``: indices of bottoms Caffe never propagates to, not even under ``force_backward`` (labels: Caffe's
       AllowForceBackward is false for them). The layers detach these bottoms themselves. ``propagate_down: false`` is
       another matter, which ``force_backward`` overrides; that is the net's business.
+    * ``sink``: the layer runs for what it does (writing a file), so it stays in the plan though nobody reads its tops.
     * ``bottoms`` / ``tops``: allowed counts as (least, most); most ``None`` means any number.
 
     ``forward`` takes the bottoms in order. It returns a Tensor for one top, and a tuple for none or several; a top may
@@ -54,6 +55,7 @@ class Layer(nn.Module):
     caffe_type: ClassVar[str] = ""
     blobs: tuple[str, ...] = ()
     loss: ClassVar[bool] = False
+    sink: ClassVar[bool] = False
     no_gradient: ClassVar[tuple[int, ...]] = ()
     bottoms: ClassVar[tuple[int, int | None]] = (1, 1)
     tops: ClassVar[tuple[int, int | None]] = (1, 1)
@@ -79,6 +81,13 @@ class Layer(nn.Module):
     def caffe_backward(self, gradient: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
         """What Caffe's backward makes of the top's gradient, given what the blobs then hold (one tensor in place)."""
         raise NotImplementedError
+
+    def top_shapes(self, bottom_shapes: Sequence[Shape]) -> list[Shape] | None:
+        """The largest shapes the tops can have, for layers whose shapes depend on the values of their bottoms.
+
+        None, the rule: the net finds the shapes by running the layer once on meta tensors.
+        """
+        return None
 
     def fill(self, layer: Message, generator: torch.Generator | None = None) -> None:
         """Initialise the parameter blobs with the layer's fillers, as Caffe does for blobs not in any weights file."""
