@@ -85,10 +85,10 @@ def test_sheet_of_an_earlier_run_is_skipped(tmp_path: Path) -> None:
 
 def test_list_file_in_the_papers_form(tmp_path: Path) -> None:
     file = write(tmp_path / "list.txt", "/data/a.jpg\r\n\r\n  /data/my picture 2.jpg\nrelative.jpg")
-    assert list(walk([file], root="/root", found=Found())) == [
-        Entry("/data/a.jpg", "/root/data/a.jpg"),
-        Entry("/data/my picture 2.jpg", "/root/data/my picture 2.jpg"),
-        Entry("relative.jpg", "/root/relative.jpg"),
+    assert list(walk([file], root="/papers", found=Found())) == [
+        Entry("/data/a.jpg", "/papers/data/a.jpg"),
+        Entry("/data/my picture 2.jpg", "/papers/data/my picture 2.jpg"),
+        Entry("relative.jpg", "/papers/relative.jpg"),
     ]
     assert next(entry.file for entry in walk([file], found=Found())) == "/data/a.jpg"
 
