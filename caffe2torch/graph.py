@@ -151,7 +151,7 @@ def build_graph(net: Message, *, phase: str = "test", level: int = 0, stages: Se
     if not layers:
         held = f"{len(net.layer)} layers, none of them in phase {phase}" if net.layer else "no layers"
         raise GraphError(f"net {name!r} has {held}")
-    wiring = _Wiring(name)
+    wiring = _Wiring(name, [layer for layer in net.layer if not _included(layer, state)])
     nodes = [wiring.connect(index, _with_phase(layer, state.phase)) for index, layer in enumerate(layers)]
     return Graph(
         name=name,
@@ -201,8 +201,8 @@ def _with_phase(layer: Message, phase: int) -> Message:
 class _Wiring:
     """Connects layers one after the other, as Caffe's AppendBottom and AppendTop do."""
 
-    def __init__(self, net_name: str) -> None:
-        self.net_name = net_name
+    def __init__(self, net_name: str, left_out: Sequence[Message]) -> None:
+        self.net_name, self.left_out = net_name, left_out
         self.known: dict[str, str] = {}
         """blob -> the layer that produced its current value"""
         self.readers: dict[str, str] = {}
@@ -217,9 +217,9 @@ class _Wiring:
         self._check_counts(layer)
         for place, blob in enumerate(bottoms):
             if blob not in self.known:
+                why = self._elsewhere(blob) or near(blob, self.known) or "; layers run in the order of the file"
                 raise GraphError(
-                    f"{self._place(layer)}: bottom {place} is {blob!r}, which no layer before it makes"
-                    f"{near(blob, self.known) or '; layers run in the order of the file'}"
+                    f"{self._place(layer)}: bottom {place} is {blob!r}, which no layer before it makes{why}"
                 )
         in_place = {top for top, bottom in zip(tops, bottoms, strict=False) if top == bottom}
         self._check_tops(layer, tops, in_place, bottoms)
@@ -287,6 +287,18 @@ class _Wiring:
                     f"{self._place(layer)}: top {top!r} is already made by layer {self.known[top]!r}; "
                     "give it another name, or list it as the bottom of the same index to work in place"
                 )
+
+    def _elsewhere(self, blob: str) -> str:
+        """The rules of the layers that make ``blob`` in other net states, if there are any."""
+        rules = (
+            f"layer {layer.name!r}: {kind} {{ {' '.join(str(rule).split())} }}"
+            for layer in self.left_out
+            if blob in layer.top
+            for kind in ("include", "exclude")
+            for rule in getattr(layer, kind)
+        )
+        found = ", ".join(sorted(set(rules))[:4])
+        return f"; it is made in another phase, level or stage only ({found})" if found else ""
 
     def _place(self, layer: Message) -> str:
         return f"net {self.net_name!r}, layer {layer.name!r} ({layer.type})"

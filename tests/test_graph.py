@@ -81,6 +81,7 @@ def test_a_lone_concat_or_slice_shares_storage_too(kind: str) -> None:
     [
         (relu("y", "a"), "no layer before it makes"),
         (relu("b", "a") + relu("a", "b"), "bottom 0 is 'b'"),
+        (relu("b", "a") + relu("a", "b", "include { phase: TEST }"), "makes; it has 'x'"),
         (relu("x", "a") + relu("x", "a"), "already made by layer 'a_'"),
         (relu("x", "a") + relu("a", "b") + relu("a", "a"), "reads that blob too"),
         (relu("x", "a", "propagate_down: true propagate_down: true"), "propagate_down is given 2 times, expected"),
@@ -121,3 +122,10 @@ def test_a_sink_is_kept_with_what_it_depends_on() -> None:
     made = graph(relu("x", "a") + relu("a", "b") + 'layer { name: "s" type: "Silence" bottom: "b" } ' + relu("x", "c"))
     assert [n.name for n in made.needed(["c"])] == ["c_"]
     assert [n.name for n in made.needed(["c"], sinks=[3])] == ["a_", "b_", "s", "c_"]
+
+
+def test_a_bottom_of_another_net_state_names_the_rule() -> None:
+    with pytest.raises(
+        GraphError, match=r"in another phase, level or stage only \(layer 'a_': include \{ stage: \"s\" \}\)"
+    ):
+        graph(relu("x", "a", 'include { stage: "s" }') + relu("a", "b"))
