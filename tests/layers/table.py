@@ -114,6 +114,11 @@ USES = [
     Use('type: "Eltwise" eltwise_param { operation: MAX }', (IMAGE, IMAGE, IMAGE)),
     Use('type: "Eltwise" eltwise_param { operation: PROD }', (IMAGE, IMAGE)),
     Use('type: "Eltwise" eltwise_param { operation: PROD stable_prod_grad: false }', (IMAGE, IMAGE)),
+    # Axis 0 is time, unrolled: not a batch that could change.
+    Use('type: "RNN" recurrent_param { num_output: 3 }', ((3, 2, 5), (3, 2))),
+    Use('type: "LSTM" recurrent_param { num_output: 3 }', ((3, 2, 5), (3, 2))),
+    Use('type: "LSTM" recurrent_param { num_output: 3 }', ((3, 2, 5), (3, 2), (2, 6))),
+    Use('type: "LSTMUnit" top: "c" top: "h"', ((1, 2, 3), (1, 2, 12), (1, 2))),
     Use('type: "DummyData" dummy_data_param { shape { dim: 2 } data_filler { value: 1.5 } }', ()),
     Use('type: "DummyData" dummy_data_param { shape { dim: 2 } data_filler { type: "uniform" } }', ()),
 ]

@@ -1,0 +1,143 @@
+"""LSTM, and LSTMUnit: the part of one of its steps that has no parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from caffe2torch.errors import LayerError
+from caffe2torch.layers.recurrent import Recurrent
+from caffe2torch.layers.registry import Layer, Message, Shape, parameter, register
+
+
+@register("LSTMUnit")
+class LSTMUnit(Layer):
+    """c_t = cont f c_{t-1} + i g and h_t = o tanh(c_t).
+
+    The bottoms are c_{t-1} (1, N, D), the gates (1, N, 4D) and cont (1, N), the tops c_t and h_t. The gates come in the order i, f, o, g; the first three pass a sigmoid, g a tanh.
+    """
+
+    bottoms = (3, 3)
+    tops = (2, 2)
+    no_gradient = (2,)
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> LSTMUnit:
+        _check_unit(*bottom_shapes)
+        return cls()
+
+    def forward(self, c: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
+        _check_unit(c.shape, gates.shape, cont.shape)
+        no_state = gates.new_zeros(())
+        h, last = _Steps.apply(gates, cont.detach().unsqueeze(2), None, no_state, c[0])  # type: ignore[no-untyped-call]
+        return last.unsqueeze(0), h
+
+
+def _check_unit(c: Shape, gates: Shape, cont: Shape) -> None:
+    if len(c) != 3 or c[0] != 1:
+        raise LayerError(f"the first bottom has shape {tuple(c)}, expected (1, streams, cells)")
+    if tuple(gates) != (1, c[1], 4 * c[2]) or tuple(cont) != (1, c[1]):
+        raise LayerError(
+            f"the bottoms have shapes {tuple(c)}, {tuple(gates)} and {tuple(cont)}, expected "
+            f"{tuple(c)}, {(1, c[1], 4 * c[2])} and {(1, c[1])}"
+        )
+
+
+@register("LSTM")
+class LSTM(Recurrent):
+    """The steps of LSTMUnit, with gates W_hc (cont_t h_{t-1}) + W_xc x_t + b_c + W_xc_static x_static."""
+
+    bottoms = (2, 5)
+    tops = (1, 3)
+    blobs = ("W_xc", "b_c", "W_xc_static", "W_hc")
+    states = ("hidden", "cell")
+
+    def __init__(
+        self,
+        in_features: int,
+        num_output: int,
+        *,
+        static_features: int | None = None,
+        streams: int = 1,
+        expose_hidden: bool = False,
+    ) -> None:
+        super().__init__(
+            in_features, num_output, static_features=static_features, streams=streams, expose_hidden=expose_hidden
+        )
+        self.W_xc = parameter((4 * num_output, in_features))
+        self.b_c = parameter((4 * num_output,))
+        self.W_xc_static = None if static_features is None else parameter((4 * num_output, static_features))
+        self.W_hc = parameter((4 * num_output, num_output))
+
+    def run(
+        self, x: Tensor, cont: Tensor, static: Tensor | None, first: Sequence[Tensor]
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        gates = F.linear(x, self.W_xc, self.b_c)
+        if static is not None and self.W_xc_static is not None:
+            gates = gates + F.linear(static.flatten(1), self.W_xc_static)
+        h, c = first
+        y, last = _Steps.apply(gates, cont, self.W_hc, h, c)  # type: ignore[no-untyped-call]
+        return y, (y[-1], last)
+
+
+class _Steps(torch.autograd.Function):
+    """The loop over the steps, from their gates (T, N, 4D) before h and cont (T, N, 1): all h (T, N, D) and the last c.
+
+    Autograd's own backward would take a product for the gradient of the weight at every step, and where ``cont`` is
+    neither 0 nor 1 it would differ from Caffe's: for the gate f' = cont f Caffe's slope is f' (1 - f').
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, gates: Tensor, cont: Tensor, weight: Tensor | None, h: Tensor, c: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        size = c.shape[1]
+        hidden, cells, markers = [], [c], cont.unbind(0)
+        before, tanh, activated = [], [], []
+        for step, marker in zip(gates.unbind(0), markers, strict=True):
+            if weight is not None:
+                h = h * marker
+                before.append(h)
+                step = torch.addmm(step, h, weight.t())
+            i, f, o = step[:, : 3 * size].sigmoid().chunk(3, 1)
+            f, g = f * marker, step[:, 3 * size :].tanh()
+            c = torch.addcmul(f * c, i, g)
+            tanh.append(c.tanh())
+            h = o * tanh[-1]
+            cells.append(c)
+            hidden.append(h)
+            activated.append(torch.stack((i, f, o, g), 1))
+        ctx.save_for_backward(
+            torch.stack(activated),
+            torch.stack(cells[:-1]),
+            torch.stack(tanh),
+            torch.stack(before) if before else None,
+            cont,
+            weight,
+        )
+        return torch.stack(hidden), c
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        activated, cells, tanh, before, cont, weight = ctx.saved_tensors
+        dh, dc = gradients[0][-1], gradients[1]
+        i, f, o, g = activated.unbind(2)
+        by_cell = torch.stack((g * i * (1 - i), cells * f * (1 - f), i * (1 - g * g)), 2)
+        by_hidden, through = tanh * o * (1 - o), o * (1 - tanh * tanh)
+        steps = []
+        for t in range(len(f) - 1, -1, -1):
+            dc = torch.addcmul(dc, dh, through[t])
+            di, df, dg = (by_cell[t] * dc.unsqueeze(1)).unbind(1)
+            steps.append(torch.cat((di, df, by_hidden[t] * dh, dg), 1))
+            dc = dc * f[t]
+            if t:
+                dh = torch.addcmul(gradients[0][t - 1], steps[-1] @ weight, cont[t])
+        gates = torch.stack(steps[::-1])
+        to_weight = None
+        if ctx.needs_input_grad[2]:
+            to_weight = gates.flatten(0, 1).t() @ before.flatten(0, 1)
+        return gates, None, to_weight, None, dc
