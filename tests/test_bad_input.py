@@ -204,6 +204,7 @@ DATA = 'layer { name: "d" type: "Data" top: "x" %s }'
 
 SOURCES = [
     ('layer { name: "d" type: "Data" top: "x" }', "give it: input_shapes={'x': (batch, channels, height, width)}"),
+    ('layer { name: "d" type: "Data" top: "x" top: "l" }', "(command line: --input x=10,3,227,227 --input l=10)"),
     (
         DATA % 'top: "l" top: "z" transform_param { crop_size: 4 } data_param { batch_size: 2 }',
         "layer 'd' (Data) names 3 tops (x, l, z), expected at most 2: data and labels",

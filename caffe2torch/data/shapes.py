@@ -41,7 +41,7 @@ def input_shapes(
             raise GraphError(f"input_shapes names {blob!r}, but the net's inputs are {', '.join(blobs) or 'none'}")
     shapes: dict[str, Shape] = {}
     notes: list[str] = []
-    unknown: list[str] = []
+    unknown: list[tuple[str, Any]] = []
     for node in sources:
         if all(top in given for top in node.tops):
             shapes.update({top: tuple(given[top]) for top in node.tops})
@@ -58,19 +58,26 @@ def input_shapes(
             if top in given:
                 shapes[top] = tuple(given[top])
             elif shape is None:
-                unknown.append(f"{top!r} of layer {node.name!r} ({node.type})")
+                unknown.append((top, node))
             else:
                 shapes[top] = shape
     if unknown:
-        example = unknown[0].split("'")[1]
-        raise GraphError(
-            f"the shape of {', '.join(unknown)} is not in the prototxt, and its data are not here; "
-            f"give it: input_shapes={{{example!r}: (batch, channels, height, width)}} (command line: --input "
-            f"{example}=10,3,227,227)"
-        )
+        raise _ask_for(unknown)
     for blob, shape in shapes.items():
         _check(blob, shape)
     return shapes, notes
+
+
+def _ask_for(unknown: Sequence[tuple[str, Any]]) -> GraphError:
+    """The error for blobs of unknown shape, each with its source node; a data layer's second is taken for labels."""
+    labels = {top for top, node in unknown if node.type != "Input" and top != node.tops[0]}
+    named = ", ".join(f"{top!r} of layer {node.name!r} ({node.type})" for top, node in unknown)
+    shapes = ", ".join(f"{top!r}: (batch,{'' if top in labels else ' channels, height, width'})" for top, _ in unknown)
+    options = " ".join(f"--input {top}=10{'' if top in labels else ',3,227,227'}" for top, _ in unknown)
+    return GraphError(
+        f"the shape of {named} is not in the prototxt, and its data are not here; give it: input_shapes={{{shapes}}} "
+        f"(command line: {options})"
+    )
 
 
 def source_shapes(layer: Message, folder: Path) -> SourceShapes:
