@@ -40,13 +40,13 @@ class Model:
         Raises UsageError for a model that makes no codes: its features can still be had with ``blob`` set.
         """
         entry = zoo.entry(name)
-        mean_path = Path(mean) if mean else zoo.find_file(entry.mean) if entry.mean else None
+        # The weights first: where both are missing, the command that fetches them brings the mean image too.
         return cls(
             name=entry.name,
             net=entry.deploy,
             weights=Path(weights) if weights else zoo.find_file(entry.weights),
             spec=preprocess.Spec.from_dict(entry.preprocessing),
-            mean=mean_path,
+            mean=Path(mean) if mean else zoo.find_file(entry.mean) if entry.mean else None,
             blob=entry.code_blob,
             aliases=dict(entry.aliases),
             ignore_extra=(*entry.extra_layers, *entry.aliases.values()),

@@ -59,6 +59,11 @@ def test_a_zoo_model_lends_its_mean_image_too(weights_folder: Path) -> None:
     assert (spec.mean_file, mean) == (None, None)
 
 
+def test_a_zoo_model_without_its_files_names_the_command_that_fetches_all(weights_folder: Path) -> None:
+    with pytest.raises(ZooError, match="run `caffe2torch download kevinnet_cifar10_48`"):
+        Model.from_zoo("kevinnet_cifar10_48")
+
+
 @pytest.mark.parametrize(
     "items, error",
     [(["resize=256"], "no dialect"), (["dialect=matcaffe", "size=3"], "unknown key size"), (["crop="], "no dialect")],
