@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -152,7 +153,7 @@ def _text(
     canvas: Canvas, text: str, origin: tuple[int, int], scale: float, colour: Colour, room: int, *, bold: bool = False
 ) -> None:
     """Text with its baseline at ``origin``, shortened in the middle to ``room`` pixels."""
-    text = "".join(c if " " <= c <= "~" else "?" for c in text)
+    text = _ascii(text)
     big, stroke = scale * SUPERSAMPLE, SUPERSAMPLE + (2 if bold else 0)
     whole = text
     while len(text) > 5 and _width(text, big, stroke) > room * SUPERSAMPLE:
@@ -169,6 +170,12 @@ def _text(
     target = canvas[y : y + rows, x : x + columns]
     cover = cover[: target.shape[0], : target.shape[1]]
     target[...] = np.rint(target * (1 - cover) + np.array(colour) * cover)
+
+
+def _ascii(text: str) -> str:
+    """What OpenCV's letters can show: accents are dropped, any other sign becomes a question mark."""
+    plain = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return "".join(c if " " <= c <= "~" else "?" for c in plain)
 
 
 def _width(text: str, scale: float, stroke: int) -> int:

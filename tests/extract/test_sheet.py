@@ -66,3 +66,8 @@ def test_hexadecimal(bits: int, lines: list[str]) -> None:
     packed = np.zeros(-(-bits // 8), np.uint8)
     packed[:2] = 0xA5, 0xF0
     assert sheet._hexadecimal(packed, bits) == lines
+
+
+def test_names_keep_what_opencv_can_draw() -> None:
+    assert sheet._ascii("ça Übung.png") == "ca Ubung.png"
+    assert sheet._ascii("日本.png") == "??.png"
