@@ -61,8 +61,8 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         action="extend",
         metavar="SETTING",
-        help="for --net: the name of a zoo model whose preprocessing to use, and settings KEY=VALUE over it: dialect "
-        "(matcaffe, transformer, pycaffe), resize, crop, crop_offset, mean_values, scale, ...",
+        help="for --net, after the INPUTs: the name of a zoo model whose preprocessing to use, and settings KEY=VALUE "
+        "over it: dialect (matcaffe, transformer, pycaffe), resize, crop, crop_offset, mean_values, scale, ...",
     )
     group.add_argument("--mean", metavar="FILE", help="mean image: .binaryproto, .npy or .mat")
     group.add_argument(
@@ -257,9 +257,9 @@ def report(summary: Summary) -> str:
     lines = [f"{_short(path, width):{width}}  {bits}" for path, bits in summary.samples]
     if summary.written > len(summary.samples):
         lines.append("...")
-    codes = f"{summary.written:,} codes of {summary.bits} bits ({_distinct(summary)} different)"
+    codes = f"{_count(summary.written, 'code')} of {_count(summary.bits, 'bit')} ({_distinct(summary)} different)"
     where = f"with {summary.model} on {summary.device} in {summary.precision}"
-    lines += ["", f"{codes} from {summary.images:,} pictures {where}"]
+    lines += ["", f"{codes} from {_count(summary.images, 'picture')} {where}"]
     if summary.resumed_from:
         lines.append(f"{summary.resumed_from:,} of them were done by the run that this one resumed")
     if summary.rate:
@@ -271,11 +271,11 @@ def report(summary: Summary) -> str:
             "float32 on the first pictures"
         )
     if summary.ignored_files:
-        lines.append(
-            f"{summary.ignored_files:,} files in these folders are no pictures by their names, and were passed over"
-        )
+        lines.append(f"passed over {_count(summary.ignored_files, 'file')} without a picture's suffix")
     if summary.failed:
-        lines.append(f"{summary.failed:,} pictures could not be read:")
+        zeros = summary.written == summary.images
+        became = "got a code of zeros" if zeros else "was left out" if summary.failed == 1 else "were left out"
+        lines.append(f"{_count(summary.failed, 'picture')} could not be read and {became}:")
         lines += [f"  {failure.message}" for failure in summary.failures]
         if summary.failed > len(summary.failures):
             lines.append(f"  ... and {summary.failed - len(summary.failures):,} more, all named in the output")
@@ -283,6 +283,10 @@ def report(summary: Summary) -> str:
     shape = f"({summary.written}, {summary.bits})"
     lines.append(f"next, in Python: caffe2torch.read_codes({summary.out!r}).unpacked()  # {shape} booleans")
     return "\n".join(lines)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
 def _distinct(summary: Summary) -> str:

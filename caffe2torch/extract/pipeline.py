@@ -133,6 +133,8 @@ class Pipeline:
             except ImageError as error:
                 slots[row] = 0
                 errors[row] = str(error) if file in str(error) else f"{file}: {error}"
+                if not os.path.lexists(file):
+                    errors[row] += " (the paths of a list file start at the current folder, or at --root)"
         return errors
 
     def _land(self, ahead: int, progress: Callable[[int], None]) -> None:

@@ -104,8 +104,21 @@ def test_failures_are_counted_and_listed(damaged: Path, capsys: pytest.CaptureFi
     assert main(["extract", str(damaged), "--on-error", "skip"]) == 0
     out = capsys.readouterr().out
     assert "3 codes of 48 bits" in out
-    assert "2 pictures could not be read:" in out
-    assert "1.png" in out.split("could not be read:")[1]
+    assert "2 pictures could not be read and were left out:" in out
+    assert "1.png" in out.split("could not be read")[1]
+
+
+def test_pictures_with_a_code_of_zeros_are_told_from_those_left_out(
+    damaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (damaged / "1.png").unlink()
+    assert main(["extract", str(damaged), "--on-error", "zero"]) == 0
+    assert "1 picture could not be read and got a code of zeros:" in capsys.readouterr().out
+
+
+def test_one_is_no_plural(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["extract", str(pictures / "p00.png")]) == 0
+    assert "1 code of 48 bits (1 different) from 1 picture with" in capsys.readouterr().out
 
 
 def test_interrupt_says_how_to_go_on(
@@ -135,7 +148,9 @@ def test_list_file_below_a_root(pictures: Path) -> None:
 def test_a_list_that_names_a_missing_picture(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("list.txt").write_text("p01.png\ngone.png\n")
     assert main(["extract", "list.txt", "--root", str(pictures)]) == 1
-    assert "gone.png: cannot read: No such file" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "gone.png: cannot read: No such file" in err
+    assert "start at the current folder, or at --root" in err
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
