@@ -10,14 +10,17 @@ from caffe2torch.layers import (
     inner_product,
     loss,
     lstm,
+    mobile,
     norm,
     pooling,
     python,
     recurrent,
     scale,
+    segmentation,
     shape,
     softmax,
     source,
+    yolo,
 )
 
 __all__ = [
@@ -28,12 +31,15 @@ __all__ = [
     "inner_product",
     "loss",
     "lstm",
+    "mobile",
     "norm",
     "pooling",
     "python",
     "recurrent",
     "scale",
+    "segmentation",
     "shape",
     "softmax",
     "source",
+    "yolo",
 ]

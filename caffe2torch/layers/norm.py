@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caffe2torch.errors import LayerError
-from caffe2torch.layers.registry import Layer, Message, Shape, enum_name, refuse, register
+from caffe2torch.fillers import Filler, fill
+from caffe2torch.layers.registry import Layer, Message, Shape, enum_name, parameter, register
 
 
 @register("LRN")
@@ -89,9 +90,10 @@ class BatchNorm(Layer):
     ``moving_average_fraction`` and adds the batch's mean, its variance times m / (m - 1), and 1.
 
     The sums stay float32 when the net is cast to half precision: they are about 1000 times the statistics.
+    With ``scale_bias`` this is NVCaffe's layer, which has five blobs (``FusedBatchNorm``).
     """
 
-    blobs = ("mean", "variance", "scale_factor")
+    blobs: tuple[str, ...] = ("mean", "variance", "scale_factor")
     mean: Tensor
     variance: Tensor
     scale_factor: Tensor
@@ -113,12 +115,14 @@ class BatchNorm(Layer):
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> BatchNorm:
         p = layer.batch_norm_param
-        refuse(p, "scale_bias")
         shape = bottom_shapes[0]
         if not shape:
             raise LayerError("the bottom is a scalar: expected at least 1 axis")
+        channels = shape[1] if len(shape) > 1 else 1
+        if p.scale_bias or p.HasField("scale_filler") or p.HasField("bias_filler"):
+            return FusedBatchNorm(channels, eps=p.eps, moving_average_fraction=p.moving_average_fraction)
         return cls(
-            shape[1] if len(shape) > 1 else 1,
+            channels,
             eps=p.eps,
             moving_average_fraction=p.moving_average_fraction,
             use_global_stats=p.use_global_stats if p.HasField("use_global_stats") else None,
@@ -143,12 +147,15 @@ class BatchNorm(Layer):
         y = self._by_stored(channels_second) if stored else self._by_batch(channels_second)
         return y.view_as(x)
 
+    def _affine(self) -> tuple[Tensor | None, Tensor | None]:
+        """The scale and the bias that follow; none here."""
+        return None, None
+
     def _by_stored(self, x: Tensor) -> Tensor:
         factor = torch.where(self.scale_factor == 0, 0.0, 1.0 / self.scale_factor)
         return torch.batch_norm(
             x,
-            None,
-            None,
+            *self._affine(),
             self.mean * factor,
             self.variance * factor,
             False,
@@ -158,14 +165,7 @@ class BatchNorm(Layer):
         )
 
     def _by_batch(self, x: Tensor) -> Tensor:
-        mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
-        cudnn = torch.backends.cudnn.enabled
-        if x.numel() == self.mean.numel():
-            # One value per channel: its variance is 0 and Caffe's correction 1, where torch has m / (m - 1).
-            y, mean = x - x, x.detach().reshape(-1)
-        else:
-            # With momentum 1 torch's running statistics are this batch's mean and its variance times m / (m - 1).
-            y = torch.batch_norm(x, None, None, mean, variance, True, 1.0, self.eps, cudnn)
+        y, mean, variance = normalise_batch(x, None, None, self.eps)
         with torch.no_grad():
             self.mean.mul_(self.fraction).add_(mean)
             self.variance.mul_(self.fraction).add_(variance)
@@ -174,3 +174,63 @@ class BatchNorm(Layer):
 
     def extra_repr(self) -> str:
         return f"{self.mean.numel()}, eps={self.eps:g}, use_global_stats={self.use_global_stats}"
+
+
+class FusedBatchNorm(BatchNorm):
+    """NVCaffe's BatchNorm with ``scale_bias``: its blobs are mean, variance, a factor of 1, scale and bias.
+
+    The first two are the statistics themselves: the first training pass sets them, each later one moves them
+    1 - ``moving_average_fraction`` of the way to the batch's (its variance times m / (m - 1), as cuDNN has it). The
+    phase alone says which statistics are used, and ``eps`` is at least 1e-5.
+    """
+
+    blobs = ("mean", "variance", "scale_factor", "weight", "bias")
+    started: Tensor
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, moving_average_fraction: float = 0.999) -> None:
+        super().__init__(channels, eps=max(eps, 1e-5), moving_average_fraction=moving_average_fraction)
+        self.weight = parameter((channels,))
+        self.bias = parameter((channels,))
+        self.register_buffer("started", torch.zeros(()), persistent=False)
+
+    def fill(self, layer: Message, generator: torch.Generator | None = None) -> None:
+        p = layer.batch_norm_param
+        self.mean.zero_()
+        self.variance.zero_()
+        self.scale_factor.fill_(1.0)
+        fill(self.weight, p.scale_filler if p.HasField("scale_filler") else Filler(value=1.0), generator=generator)
+        fill(self.bias, p.bias_filler, generator=generator)
+
+    def _affine(self) -> tuple[Tensor, Tensor]:
+        """In half precision torch wants them in the type of the statistics."""
+        return self.weight.to(self.mean.dtype), self.bias.to(self.mean.dtype)
+
+    def _by_batch(self, x: Tensor) -> Tensor:
+        y, mean, variance = normalise_batch(x, *self._affine(), self.eps)
+        with torch.no_grad():
+            share = torch.where(self.started > 0, 1.0 - self.fraction, 1.0)
+            self.mean.lerp_(mean, share)
+            self.variance.lerp_(variance, share)
+            self.started.fill_(1.0)
+        return y
+
+
+def normalise_batch(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """``x`` (channels second) normalised by its own statistics, its mean, and its variance times m / (m - 1).
+
+    The statistics of half precision are float32.
+    """
+    channels = x.shape[1]
+    wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    mean, variance = (torch.zeros(channels, dtype=wide, device=x.device) for _ in range(2))
+    if weight is not None and bias is not None:
+        weight, bias = weight.to(wide), bias.to(wide)
+    if x.numel() == channels:
+        # One value per channel: its variance is 0 and Caffe's correction 1, where torch has m / (m - 1).
+        y = x - x
+        if weight is not None and bias is not None:
+            y = (y * weight.view_as(y) + bias.view_as(y)).to(x.dtype)
+        return y, x.detach().reshape(-1).to(wide), variance
+    # With momentum 1 torch's running statistics are this batch's mean and its variance times m / (m - 1).
+    y = torch.batch_norm(x, weight, bias, mean, variance, True, 1.0, eps, torch.backends.cudnn.enabled)
+    return y, mean, variance
