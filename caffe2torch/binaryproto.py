@@ -1,4 +1,4 @@
-"""Mean images in Caffe's ``.binaryproto`` form: a lone BlobProto, usually (1, channels, height, width) and BGR."""
+"""Caffe's ``.binaryproto`` form: a lone BlobProto, such as a mean image, (1, channels, height, width) and BGR."""
 
 from __future__ import annotations
 
@@ -21,17 +21,21 @@ def read_mean(path: str | os.PathLike[str]) -> Array:
 
     Raises FormatError for a file that is damaged or holds something else than one image.
     """
+    values = read_blob(path, "mean image")
+    shape = values.shape[1:] if values.ndim == 4 and values.shape[0] == 1 else values.shape
+    if len(shape) != 3 or not values.size:
+        raise FormatError(f"{path}: holds a blob of shape {values.shape}, expected one image (1, C, H, W)")
+    return values.reshape(shape)
+
+
+def read_blob(path: str | os.PathLike[str], what: str = "blob") -> Array:
+    """The blob as float32, of whatever shape; ``what`` names it in the FormatError for a damaged file."""
     file = MappedFile(Path(path))
     try:
-        try:
-            blob = find_blob(file, 0, file.size)
-        except FormatError as error:
-            other = what_it_is(file.view, "mean image")
-            raise FormatError(f"{path}: {other or f'{error}; the file is damaged or not a mean image'}") from error
-        shape = blob.shape[1:] if len(blob.shape) == 4 and blob.shape[0] == 1 else blob.shape
-        if len(shape) != 3 or not blob.count:
-            raise FormatError(f"{path}: holds a blob of shape {blob.shape}, expected one image (1, C, H, W)")
-        return blob.read().reshape(shape)
+        return find_blob(file, 0, file.size).read()
+    except FormatError as error:
+        other = what_it_is(file.view, what)
+        raise FormatError(f"{path}: {other or f'{error}; the file is damaged or not a {what}'}") from error
     finally:
         file.close()
 

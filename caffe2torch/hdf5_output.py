@@ -11,17 +11,17 @@ import h5py
 
 
 @contextmanager
-def hdf5_output(path: Path, **options: Any) -> Iterator[tuple[Any, Callable[[], None]]]:
-    """A new ``h5py.File`` at ``path``, and a function that raises what a write so far has failed with.
+def hdf5_output(path: Path, *, append: bool = False, **options: Any) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """A new ``h5py.File`` at ``path`` (the one that is there with ``append``), and a function that raises what failed.
 
     The library is never told of a failed write: with one it can neither flush nor close the file, and ends in a
     segmentation fault when its objects are released. Call the function now and then in a long block; at its end it is
     called anyway. Raises OSError.
     """
-    with path.open("w+b", buffering=0) as target:
+    with path.open("r+b" if append else "w+b", buffering=0) as target:
         sink = _Sink(target)
         try:
-            with h5py.File(sink, "w", **options) as file:
+            with h5py.File(sink, "r+" if append else "w", **options) as file:
                 yield file, sink.check
         finally:
             sink.check()

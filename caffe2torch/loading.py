@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from caffe2torch.binaryproto import read_blob
 from caffe2torch.build import build
 from caffe2torch.caffemodel import Blob, open_weights
 from caffe2torch.data.shapes import input_shapes as find_input_shapes
-from caffe2torch.errors import GraphError, LayerError
+from caffe2torch.errors import FormatError, GraphError, LayerError
 from caffe2torch.graph import Graph, build_graph
 from caffe2torch.matching import match_weights
 from caffe2torch.net import CaffeNet, LoadReport
@@ -68,11 +69,28 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def build_net(graph: Graph, folder: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) -> CaffeNet:
-    """The net of a graph, its parameters uninitialised; relative paths of its data layers are below ``folder``."""
+    """The net of a graph, its parameters uninitialised; relative paths of files are below ``folder``."""
     shapes, notes = find_input_shapes(graph.sources, folder, input_shapes or {})
     for note in notes:
         warnings.warn(f"net {graph.name!r}, {note}", stacklevel=3)
-    return build(graph, shapes)
+    net = build(graph, shapes)
+    _read_files(net, folder)
+    return net
+
+
+def _read_files(net: CaffeNet, folder: Path) -> None:
+    """Fill the buffers whose values come from files of the prototxt (the matrix of InfogainLoss)."""
+    for node, layer in net.built():
+        for attribute, name in layer.files.items():
+            try:
+                values, buffer = read_blob(folder / name), getattr(layer, attribute)
+                if values.size != buffer.numel():
+                    raise FormatError(
+                        f"{folder / name}: has {values.size} values of shape {values.shape}, expected {buffer.numel()}"
+                    )
+            except FormatError as error:
+                raise LayerError(f"layer {node.name!r} ({node.type}), its {attribute}: {error}") from error
+            buffer.copy_(torch.from_numpy(values).reshape(buffer.shape))
 
 
 def fill(net: CaffeNet, only: Collection[str] | None = None) -> LoadReport:

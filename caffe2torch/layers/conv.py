@@ -48,8 +48,13 @@ class Convolution(Layer):
         self.dilation = tuple(dilation or (1,) * spatial)
         self.group, self.axis = group, axis
         self._check(in_channels, num_output)
-        self.weight = parameter((num_output, in_channels // group, *kernel))
+        self.weight = parameter((*self.weight_shape(in_channels, num_output, group), *kernel))
         self.bias = parameter((num_output,)) if bias else None
+
+    @staticmethod
+    def weight_shape(in_channels: int, num_output: int, group: int) -> Shape:
+        """The first two axes of the weight; the kernel's follow."""
+        return num_output, in_channels // group
 
     def _check(self, in_channels: int, num_output: int) -> None:
         if num_output < 1:
@@ -119,8 +124,12 @@ class Convolution(Layer):
         batch = x.shape[: self.axis]
         if self.axis != 1:
             x = x.reshape(math.prod(batch), *x.shape[self.axis :])
-        y = _convolve(x, self.weight, self.bias, self.stride, self.pad, self.dilation, self.group)
+        y = self.compute(x)
         return y if self.axis == 1 else y.reshape(*batch, *y.shape[1:])
+
+    def compute(self, x: Tensor) -> Tensor:
+        """The top of a bottom whose channels are on axis 1."""
+        return _convolve(x, self.weight, self.bias, self.stride, self.pad, self.dilation, self.group)
 
     def extra_repr(self) -> str:
         return (

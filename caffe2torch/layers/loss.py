@@ -36,7 +36,7 @@ class NormalizedLoss(Loss):
     FULL: all values; VALID: those not ignored; BATCH_SIZE: the items; NONE: 1.
     """
 
-    no_gradient = (1,)
+    no_gradient: tuple[int, ...] = (1,)
     default_normalization: ClassVar[str]
 
     def __init__(self, normalization: str | None = None, ignore_label: int | None = None) -> None:

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -56,7 +57,7 @@ class Layer(nn.Module):
     blobs: tuple[str, ...] = ()
     loss: ClassVar[bool] = False
     sink: ClassVar[bool] = False
-    no_gradient: ClassVar[tuple[int, ...]] = ()
+    no_gradient: tuple[int, ...] = ()
     bottoms: ClassVar[tuple[int, int | None]] = (1, 1)
     tops: ClassVar[tuple[int, int | None]] = (1, 1)
 
@@ -68,6 +69,12 @@ class Layer(nn.Module):
 
     caffe_name: str = ""
     """Name of the layer in its prototxt, set by the net, for messages."""
+
+    files: Mapping[str, str] = MappingProxyType({})
+    """Buffers whose values come from a BlobProto file: attribute name -> path, as the prototxt gives it.
+
+    ``from_caffe`` sets it and makes the buffers; the loader reads the files, since layers never do.
+    """
 
     def blob_items(self) -> list[tuple[str, Tensor]]:
         """The parameter blobs this layer has, (attribute name, tensor), in Caffe's order."""

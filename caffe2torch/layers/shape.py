@@ -138,6 +138,25 @@ class Reshape(Layer):
         return f"{self.dims}, start={self.start}, end={self.end}"
 
 
+@register("Tile")
+class Tile(Layer):
+    """The bottom ``tiles`` times, one after another along ``axis``."""
+
+    def __init__(self, tiles: int, axis: int = 1) -> None:
+        super().__init__()
+        if tiles < 1:
+            raise LayerError(f"tile_param.tiles is {tiles}: expected at least 1")
+        self.tiles, self.axis = tiles, axis
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Tile:
+        p = layer.tile_param
+        return cls(p.tiles, canonical_axis(p.axis, bottom_shapes[0], "tile_param.axis"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x] * self.tiles, self.axis)
+
+
 @register("Split")
 class Split(Layer):
     """The same blob under several names."""
