@@ -22,7 +22,7 @@ LEVELS = [
     {"sharing", "overwriting", "net", "build"},
     {"matching"},
     {"loading"},
-    {"extract"},
+    {"extract", "verify"},
     {"cli", "commands", "__main__"},
 ]
 TORCH_BEGINS = 5
