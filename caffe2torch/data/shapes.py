@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import h5py
 
 from caffe2torch.binaryproto import read_mean
+from caffe2torch.data import image_list, records
 from caffe2torch.errors import GraphError
 from caffe2torch.schema import Message
 
 Shape = tuple[int, ...]
 
 _LIST_START = 1 << 16  # bytes of a list file that are read: only its first line is wanted
+_ABSENT = "its data are not here"
 _MAX_AXES = 32  # Caffe's kMaxBlobAxes
 
 
@@ -87,18 +90,18 @@ def source_shapes(layer: Message, folder: Path) -> SourceShapes:
         return _input(layer)
     if kind == "MemoryData":
         p = layer.memory_data_param
-        return SourceShapes((((p.batch_size, p.channels, p.height, p.width)), (p.batch_size,))[: len(layer.top)])
+        labels = (p.batch_size, 1, 1, 1)  # this layer alone makes them so
+        return SourceShapes((((p.batch_size, p.channels, p.height, p.width)), labels)[: len(layer.top)])
     if kind == "HDF5Data":
         return _hdf5(layer, folder)
+    if kind == "Data" and layer.data_param.source and _is_folder(folder / layer.data_param.source):
+        return _records(layer, folder)
     if kind in ("Data", "AnnotatedData"):
         return _images(layer, layer.data_param.batch_size, None, None, folder)
     if kind == "ImageData":
-        p = layer.image_data_param
-        size = (p.new_height, p.new_width) if p.new_height and p.new_width else None
-        return _images(layer, p.batch_size, size, 3 if p.is_color else 1, folder)
+        return _listed(layer, folder)
     if kind == "WindowData":
-        p = layer.window_data_param
-        crop = layer.transform_param.crop_size or p.crop_size
+        p, crop = layer.window_data_param, layer.transform_param.crop_size
         return SourceShapes((((p.batch_size, 3, crop, crop)), (p.batch_size,))[: len(layer.top)])
     raise GraphError(f"layer {layer.name!r}: {kind!r} is not a source layer")
 
@@ -114,6 +117,30 @@ def _input(layer: Message) -> SourceShapes:
     if not given:
         return SourceShapes((None,) * len(layer.top))
     return SourceShapes(tuple(given * len(layer.top) if len(given) == 1 else given))
+
+
+def _records(layer: Message, folder: Path) -> SourceShapes:
+    """The size of the first record; without the package that reads it, what the layer says, if enough."""
+    batch = layer.data_param.batch_size
+    if layer.data_param.backend == layer.data_param.LMDB and find_spec("lmdb") is None:
+        found = _images(layer, batch, None, None, folder)
+        if None not in found.shapes:
+            reason = "its database is not read without the package lmdb (pip install 'caffe2torch[data]')"
+            return replace(found, assumed=found.assumed.replace(_ABSENT, reason))
+    channels, height, width = records.first_example(layer, folder).record.shape
+    return _images(layer, batch, (height, width), channels, folder)
+
+
+def _listed(layer: Message, folder: Path) -> SourceShapes:
+    """The size of the first picture of a list, unless the layer resizes or crops all."""
+    p = layer.image_data_param
+    size, channels = image_list.new_size(layer), 3 if p.is_color else 1
+    if size is None and not layer.transform_param.crop_size and p.source and _is_file(folder / p.source):
+        name, _ = image_list.read_list(layer, folder)[0]
+        if _is_file(folder / name):
+            height, width = image_list.first_example(layer, folder).record.shape[1:]
+            size = (height, width)
+    return _images(layer, p.batch_size, size, channels, folder)
 
 
 def _hdf5(layer: Message, folder: Path) -> SourceShapes:
@@ -136,7 +163,7 @@ def _hdf5(layer: Message, folder: Path) -> SourceShapes:
 
 
 def _first_line(layer: Message, listing: Path) -> str:
-    """The first name in a list of HDF5 files."""
+    """The first name in a list of HDF5 files, which spaces or line ends part."""
     try:
         with listing.open("rb") as file:
             start = file.read(_LIST_START).decode("utf-8")
@@ -145,13 +172,20 @@ def _first_line(layer: Message, listing: Path) -> str:
             f"layer {layer.name!r} (HDF5Data): {listing} cannot be read as a list of HDF5 files, one name on each "
             f"line: {error}"
         ) from error
-    return next((line.strip() for line in start.splitlines() if line.strip()), "")
+    return next(iter(start.split()), "")
 
 
 def _is_file(path: Path) -> bool:
     """Whether there is an ordinary file of this name; a name that is too long or has a NUL names none."""
     try:
         return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
     except (OSError, ValueError):
         return False
 
@@ -169,16 +203,14 @@ def _images(
     if size is None or not batch:
         return SourceShapes((None,) * len(layer.top))
     assumed = ""
-    if t.force_gray:
-        channels = 1
-    elif t.force_color:
-        channels = 3
+    if channels is None and (t.force_gray or t.force_color):
+        channels = 1 if t.force_gray else 3
     if channels is None and mean is not None:
         channels = mean[0]
     if channels is None and len(t.mean_value) > 1:
         channels = len(t.mean_value)
     if channels is None:
-        channels, assumed = 3, f"its data are not here, so blob {layer.top[0]!r} is taken to have 3 channels"
+        channels, assumed = 3, f"{_ABSENT}, so blob {layer.top[0]!r} is taken to have 3 channels"
     return SourceShapes(((batch, channels, *size), (batch,))[: len(layer.top)], assumed)
 
 
