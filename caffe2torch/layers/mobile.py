@@ -153,7 +153,8 @@ class HSigmoid(_Hard):
         return gradient / 6.0 * ((bottom > -3.0) & (bottom < 3.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.hardsigmoid(x)
+        # F.hardsigmoid has a gradient of float32 precision only.
+        return F.hardtanh(x + 3.0, 0.0, 6.0) / 6.0
 
 
 @register("HSwish", "HardSwish")

@@ -60,7 +60,6 @@ CASES = [
     ('type: "LRN" lrn_param { local_size: 0 }', "local_size is 0"),
     ('type: "Dropout" dropout_param { dropout_ratio: 1 }', "dropout_ratio is 1.0"),
     ('type: "Dropout" dropout_param { sample_weights_test: true }', "sample_weights_test: True, a fork's extension"),
-    ('type: "BatchNorm" batch_norm_param { scale_bias: true }', "scale_bias: True, a fork's extension"),
     ('type: "Softmax" softmax_param { axis: -5 }', "softmax_param.axis is -5"),
     ('type: "Exp" exp_param { base: 0 }', "base is 0.0: expected a positive number, or -1 for e"),
     ('type: "Exp" exp_param { shift: 1000 }', "base -1 to the power of shift 1000 overflows"),

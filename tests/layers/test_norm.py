@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from caffe2torch.errors import LayerError
 from caffe2torch.layers.norm import LRN, BatchNorm
+from caffe2torch.layers.registry import Layer
+
+from . import opencv
+from .messages import layer as build
+from .messages import message
 
 
 def lrn(x: np.ndarray, size: int, alpha: float, beta: float, k: float, *, within: bool) -> np.ndarray:
@@ -115,4 +122,46 @@ def test_batch_norm_keeps_its_sums_in_float32(dtype: torch.dtype) -> None:
     expected = norm(x)
     found = norm.to(dtype)(x.to(dtype))
     assert found.dtype == dtype
+    assert torch.allclose(found.float(), expected, atol=0.02)
+
+
+def fused(settings: str, shape: tuple[int, ...], *, training: bool) -> Layer:
+    return build(f'type: "BatchNorm" batch_norm_param {{ {settings} }}', [shape], training=training)
+
+
+@pytest.mark.parametrize("settings", ["scale_bias: true", "scale_filler { }", "bias_filler { }"])
+def test_fused_batch_norm_equals_opencv(tmp_path: Path, settings: str) -> None:
+    x = np.random.RandomState(0).randn(2, 3, 4, 5).astype(np.float32)
+    layer = fused(f"{settings} eps: 0.001", x.shape, training=False)
+    layer.blob_items()[2][1].fill_(1.0)
+    blobs = [blob.detach().numpy() for _, blob in layer.blob_items()]
+    assert [blob.shape for blob in blobs] == [(3,), (3,), (1,), (3,), (3,)]
+    expected = opencv.run(tmp_path, 'type: "BatchNorm" batch_norm_param { scale_bias: true eps: 0.001 }', [x], blobs)
+    np.testing.assert_allclose(layer(torch.from_numpy(x)).detach(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_fused_batch_norm_in_training_keeps_averages() -> None:
+    layer = fused("scale_bias: true moving_average_fraction: 0.75 eps: 1e-9", (3, 1), training=True)
+    mean, variance, factor, weight, bias = (blob for _, blob in layer.blob_items())
+    factor.fill_(1.0)
+    y = layer(torch.tensor([[1.0], [3.0], [5.0]]))
+    expected = np.array([-2, 0, 2]) / np.sqrt(8 / 3 + 1e-5) * weight.item() + bias.item()
+    np.testing.assert_allclose(y.detach().flatten(), expected, rtol=1e-6)
+    assert [mean.item(), variance.item(), factor.item()] == pytest.approx([3.0, 4.0, 1.0])
+    layer(torch.tensor([[2.0], [6.0], [10.0]]))
+    assert [mean.item(), variance.item(), factor.item()] == pytest.approx([3.75, 7.0, 1.0])
+
+
+def test_fused_batch_norm_starts_as_the_identity() -> None:
+    layer = fused("scale_bias: true", (2, 3), training=False)
+    layer.fill(message('type: "BatchNorm" batch_norm_param { scale_bias: true bias_filler { value: 2 } }'))
+    assert [blob.unique().tolist() for _, blob in layer.blob_items()] == [[0.0], [0.0], [1.0], [1.0], [2.0]]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_fused_batch_norm_runs_in_half_precision(training: bool) -> None:
+    x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    expected = fused("scale_bias: true", (4, 3, 5, 5), training=training)(x)
+    found = fused("scale_bias: true", (4, 3, 5, 5), training=training).half()(x.half())
+    assert found.dtype == torch.float16
     assert torch.allclose(found.float(), expected, atol=0.02)
