@@ -15,6 +15,10 @@ def conv(settings: str) -> str:
     return f'type: "Convolution" convolution_param {{ {settings} }}'
 
 
+def deconv(settings: str) -> str:
+    return f'type: "Deconvolution" convolution_param {{ {settings} }}'
+
+
 def pool(settings: str) -> str:
     return f'type: "Pooling" pooling_param {{ {settings} }}'
 
@@ -75,6 +79,18 @@ CASES = [
     ('type: "Reshape" reshape_param { shape { dim: 7 dim: -1 } }', "288 values do not fit"),
     ('type: "Reshape" reshape_param { shape { dim: 288 dim: 1 dim: 1 dim: 1 dim: 0 } }', "a dim of 0 copies an axis"),
     ('type: "Reshape" reshape_param { axis: 5 }', "reshape_param.axis is 5"),
+    (deconv("num_output: 2 kernel_size: 2 pad: 4"), r"over 7 .* and pad 4 takes 8 of them: make pad smaller"),
+    (deconv("num_output: 3 kernel_size: 3 group: 2"), "and num_output 3"),
+    ('type: "Im2col" convolution_param { kernel_size: 7 }', r"covers 7 values, but .* has 6 \+ 2 x 0 padding"),
+    ('type: "Im2col" convolution_param { kernel_size: 2 stride: 0 }', r"stride is \(0, 0\)"),
+    ('type: "Im2col" convolution_param { kernel_size: 2 axis: 3 }', "has no axis after axis 3"),
+    ('type: "SPP"', "pyramid_height is 0: expected at least 1"),
+    ('type: "SPP" spp_param { pyramid_height: 4 }', "level 3 .* into 8 x 8 windows of 1 x 1"),
+    ('type: "Tile" tile_param { axis: 1 }', "tiles is 0: expected at least 1"),
+    ('type: "Tile" tile_param { tiles: 2 axis: 4 }', "tile_param.axis is 4"),
+    ('type: "Reduction" reduction_param { axis: 4 }', "reduction_param.axis is 4"),
+    ('type: "Embed" embed_param { num_output: 2 }', "input_dim is 0 and num_output 2"),
+    ('type: "Parameter" parameter_param { shape { dim: -1 } }', r"shape \(-1,\) is impossible"),
     ('type: "ArgMax" argmax_param { top_k: 145 }', "top_k is 145: expected 1 to 144"),
     ('type: "Python" python_param { module: "no_such_module" layer: "C" }', "cannot import 'no_such_module'"),
     ('type: "Python" python_param { module: "math" layer: "C" }', r"module 'math' .* has no class 'C'"),
@@ -116,6 +132,23 @@ SHAPES = [
         [(2, 3, 4, 4), (2, 3, 5, 4)],
         "different shapes",
     ),
+    ('type: "SPP" spp_param { pyramid_height: 1 }', [(2, 4)], "expected 4 axes"),
+    ('type: "MVN"', [(2, 3, 4, 5, 6)], "at most 4 axes"),
+    ('type: "Crop"', [(2, 3, 4, 5), (2, 3, 5, 5)], "a window of 5 at offset 0 does not fit the 4 values on axis 2"),
+    ('type: "Crop" crop_param { offset: [0, 1] }', [(2, 3, 4, 5), (2, 3, 4, 5)], "a window of 5 at offset 1"),
+    ('type: "Crop" crop_param { offset: [1, 1, 1] }', [(2, 3, 4, 5), (2, 3, 4, 5)], "3 offsets .* none, 1, or 2"),
+    ('type: "Crop"', [(2, 3, 4, 5), (2, 3)], "as many axes in the second"),
+    ('type: "BatchReindex"', [(2, 3), (2, 1)], "one axis of numbers"),
+    ('type: "Filter"', [(2, 3), (2, 3)], "one value an item"),
+    ('type: "Filter"', [(2, 3), (3,)], "expected 3 items, as many as the selector"),
+    ('type: "Filter"', [(2, 3), (2, 3), (2,)], "3 bottoms and 1 tops"),
+    ('type: "HingeLoss"', [(2, 3), (2, 3)], "one for each of the 2 items"),
+    ('type: "MultinomialLogisticLoss"', [(2, 3), (3,)], "equal first dimensions"),
+    ('type: "InfogainLoss"', [(2, 3), (2,)], "there is no matrix"),
+    ('type: "InfogainLoss"', [(2, 3), (2,), (3, 2)], "the matrix has shape .* expected 3 x 3 values"),
+    ('type: "InfogainLoss" loss_param { normalize: true }', [(2, 3), (2,), (3, 3)], "give normalization instead"),
+    ('type: "HDF5Output"', [(2, 3), (2,)], "file_name is empty"),
+    ('type: "HDF5Output" hdf5_output_param { file_name: "f" }', [(2, 3), (3,)], "equal batches"),
     ('type: "DummyData" top: "a" dummy_data_param { num: 2 shape { dim: 2 } }', [], "both shape and num"),
     ('type: "DummyData" top: "a" dummy_data_param { shape { dim: 2 } shape { dim: 2 } }', [], "2 of shape for 1 tops"),
     ('type: "DummyData" top: "a" dummy_data_param { shape { dim: -2 } }', [], r"shape \(-2,\) is impossible"),
