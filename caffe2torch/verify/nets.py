@@ -109,23 +109,36 @@ def _forward_and_backward(trial: Trial) -> list[Check]:
     wanted = [blob for blob in _expected(case, 1) if blob in net.blob_shapes]
     checks += _blob_names(trial)
     runner = _with_sinks(net, wanted)
-    close = tolerances(graph, closeness(trial.folder, graph.sources))
-    random = random_nodes(graph, net)
-    loose = affected(graph, random)
+    read = closeness(trial.folder, graph)
+    close = tolerances(graph, {blob: value.share for blob, value in read.items()})
+    floors = {blob: value.floor for blob, value in read.items()}
+    drawn = random_nodes(net)
+    random = affected(graph, drawn, sources=bool(case.facts.get("random")))
+    feed, watch = Feed(case, trial.folder, graph), Watch(net, drawn)
     before = {key: value.detach().clone() for key, value in _parameters(net).items()}
     last: tuple[Mapping[str, Tensor], Mapping[str, Tensor]] = ({}, {})
-    with Feed(case, trial.folder, net) as feed, Watch(net, random) as watch:
+    with watch:
         for number in range(1, case.facts.get("passes", 1) + 1):
             inputs = {blob: x.requires_grad_(bool(case.gradients)) for blob, x in feed(number).items()}
             with torch.set_grad_enabled(bool(case.gradients)):
                 outputs = runner({blob: inputs[blob] for blob in runner.inputs})
-            checks += _compare_blobs(trial, number, inputs, outputs, close, loose)
+            checks += _compare_blobs(trial, number, {**inputs, **outputs}, Limits(close, floors, random))
             last = (inputs, outputs)
         checks += watch.checks(case)
     checks += _changed(trial, before)
     if case.gradients and not random:
         checks += _gradients(trial, *last)
     return checks
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How close each blob must be: a share of its largest magnitude, that being at least its floor."""
+
+    close: Mapping[str, float]
+    floors: Mapping[str, float]
+    random: frozenset[str]
+    """Blobs that only have to have Caffe's shape."""
 
 
 def _expected(case: Case, number: int) -> dict[str, Array]:
@@ -152,26 +165,25 @@ def _with_sinks(net: CaffeNet, outputs: list[str]) -> CaffeNet:
 def _compare_blobs(
     trial: Trial,
     number: int,
-    inputs: Mapping[str, Tensor],
-    outputs: Mapping[str, Tensor],
-    close: Mapping[str, float],
-    random: frozenset[str],
+    values: Mapping[str, Tensor],
+    limits: Limits,
 ) -> list[Check]:
     checks = []
-    values = {**inputs, **outputs}
     for blob, value in _expected(trial.case, number).items():
         name = f"out{number if number > 1 else ''}:{blob}"
         layer = trial.writers.get(blob, "")
         if blob not in values:
             continue  # _blob_names has said so
         found = values[blob].detach().numpy()
-        if blob in random:
+        if blob in limits.random:
             same = found.shape == value.shape
             checks.append(
                 claim(name, holds=same, detail=f"has shape {found.shape}, Caffe's {value.shape}", layer=layer)
             )
         else:
-            checks.append(compare(name, found, value, close[blob], layer=layer))
+            checks.append(
+                compare(name, found, value, limits.close[blob], floor=limits.floors.get(blob, 0.0), layer=layer)
+            )
     return checks
 
 

@@ -14,12 +14,13 @@ from caffe2torch.graph import Graph, Node
 from caffe2torch.net import CaffeNet
 from caffe2torch.verify.case import Case
 from caffe2torch.verify.compare import TIGHT, Check, claim, compare
+from caffe2torch.verify.sources import draws
 
 SIGMAS = 5.0
 """How many standard errors a random share or mean may be away from what it should be."""
 
 
-def random_nodes(graph: Graph, net: CaffeNet) -> tuple[Node, ...]:
+def random_nodes(net: CaffeNet) -> tuple[Node, ...]:
     """The layers of a net that draw random numbers in its phase."""
     return tuple(node for node, layer in net.built() if _random(node, layer.training))
 
@@ -32,10 +33,10 @@ def _random(node: Node, training: bool) -> bool:
     return False
 
 
-def affected(graph: Graph, random: Sequence[Node]) -> frozenset[str]:
-    """The blobs whose final values depend on what the ``random`` layers drew."""
+def affected(graph: Graph, random: Sequence[Node], *, sources: bool) -> frozenset[str]:
+    """The blobs whose final values depend on what the ``random`` layers drew, or with ``sources`` the data layers."""
     drawn = {node.index for node in random}
-    found: set[str] = set()
+    found = {blob for node in graph.sources if sources and draws(node) for blob in node.tops}
     for node in graph.nodes:
         if node.index in drawn or not found.isdisjoint(node.bottoms):
             found.update(node.writes)
