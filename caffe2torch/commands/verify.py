@@ -30,8 +30,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from caffe2torch.net import CaffeNet
     from caffe2torch.verify.case import Case
     from caffe2torch.verify.compare import Result
+    from caffe2torch.verify.dump import Dump
 
 HELP = "prove that the numbers are Caffe's: golden cases, or a net of yours against your Caffe or OpenCV"
 
@@ -82,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--goldens and --only run golden cases, which bring their nets: leave NET and WEIGHTS out")
     if not args.against:
         raise UsageError("what to compare this net with? give --against blobs.npz, or --against opencv")
+    if args.data and args.against != "opencv":
+        raise UsageError("--data goes with --against opencv; a dump brings its own inputs, as in:NAME")
     return _own(args)
 
 
@@ -133,6 +137,58 @@ def _run(cases: Sequence[Case]) -> list[Result]:
 
 
 def _own(args: argparse.Namespace) -> int:
-    from caffe2torch.errors import UsageError
+    from caffe2torch.verify import report
+    from caffe2torch.verify.dump import compare_blobs, first_divergence, read_dump
+    from caffe2torch.verify.opencv import ask, random_inputs
 
-    raise UsageError("not yet")
+    theirs = None if args.against == "opencv" else read_dump(Path(args.against))
+    given = read_dump(args.data) if args.data else theirs
+    net = _load(args, given)
+    notes = []
+    if theirs is None:
+        inputs = given.values_for(net.structure.graph, str(args.data)) if given else random_inputs(net)
+        opinion = ask(net, Path(args.weights) if args.weights else None, inputs)
+        theirs = opinion.dump
+        if opinion.lacking:
+            notes.append(f"not compared, OpenCV cannot compute them: {', '.join(opinion.lacking)}")
+    missing = [b for b in net.blob_shapes if b not in theirs.outputs and b not in net.inputs]
+    if missing and not notes:
+        notes.append(f"not compared, the dump lacks them: {', '.join(missing)}")
+    checks = compare_blobs(net, theirs, args.tolerance)
+    rows = [report.check_row(check) for check in checks]
+    for line in (*report.table(rows), *notes):
+        print(line)
+    failed = sum(not check.passed for check in checks)
+    verdict = [line for line in (first_divergence(checks),) if line]
+    verdict.append(f"{len(checks) - failed} blobs agree, {failed} differ")
+    print("\n".join(verdict))
+    if args.report:
+        title = f"{args.net} against {args.against}"
+        report.write_page(args.report, title, [*verdict, *notes], rows, ("blob", "made by"))
+    return 1 if failed or not checks else 0
+
+
+def _load(args: argparse.Namespace, dump: Dump | None) -> CaffeNet:
+    """The net, its inputs shaped as in the dump."""
+    from caffe2torch.commands.options import input_shapes
+    from caffe2torch.graph import build_graph
+    from caffe2torch.loading import load, naming
+    from caffe2torch.prototxt import UnknownField, read_net
+
+    unknown: list[UnknownField] | None = [] if args.allow_unknown else None
+    path = Path(args.net)
+    with naming(path):
+        graph = build_graph(read_net(path, unknown), phase=args.phase, level=args.level, stages=args.stage)
+    values = {**dump.outputs, **dump.inputs} if dump else {}
+    shapes = {blob: values[blob].shape for blob in graph.inputs if blob in values} | input_shapes(args.input)
+    return load(
+        path,
+        args.weights,
+        phase=args.phase,
+        level=args.level,
+        stages=args.stage,
+        input_shapes=shapes,
+        allow_missing=args.allow_missing,
+        ignore_extra=args.ignore_extra,
+        unknown_fields=unknown,
+    )

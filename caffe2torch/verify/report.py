@@ -123,6 +123,16 @@ def check_row(check: Check, name: str | None = None) -> Row:
     return Row(check.name if name is None else name, what, status, error, tolerance, check.detail)
 
 
+def table(rows: Sequence[Row]) -> list[str]:
+    """The rows as text: name, error, tolerance, and DIFFERS where it does."""
+    width = max((len(row.name) for row in rows), default=0)
+    return [
+        f"{row.name:{width}}  {_number(row.error) or '-':>8}  "
+        + (f"ok  {row.what}" if row.status == "passed" else f"DIFFERS  {row.what}  {row.detail}").rstrip()
+        for row in rows
+    ]
+
+
 def write_page(path: Path, title: str, lines: Sequence[str], rows: Sequence[Row], heads: tuple[str, str]) -> None:
     """Write the page; raises OutputError where it cannot be written."""
     with atomic_path(path) as temporary:
