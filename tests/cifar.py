@@ -27,7 +27,7 @@ def train_images(reference: Path, count: int = 50_000) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def test_images(reference: Path) -> np.ndarray:
+def held_out_images(reference: Path) -> np.ndarray:
     """The 10,000 test images in the standard order, (N, 32, 32, 3) uint8 BGR."""
     return _strips(reference, 100, 120)
 
@@ -37,10 +37,5 @@ def labels(reference: Path) -> np.ndarray:
         return np.frombuffer(archive.read("labels.bin"), np.uint8)
 
 
-def test_labels(reference: Path) -> np.ndarray:
+def held_out_labels(reference: Path) -> np.ndarray:
     return labels(reference)[50_000:]
-
-
-# These are data, not tests, whatever their names begin with.
-for _data in (test_images, test_labels):
-    _data.__test__ = False  # type: ignore[attr-defined]

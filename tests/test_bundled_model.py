@@ -12,7 +12,7 @@ from caffe2torch import zoo
 from caffe2torch.extract import Hasher, Model
 from caffe2torch.extract.hasher import Output
 from caffe2torch.retrieval.codes import pack, threshold, unpack
-from cifar import labels, test_images, test_labels, train_images
+from cifar import held_out_images, held_out_labels, labels, train_images
 
 NEAR = 1e-5  # a value this close to the threshold may fall on the other side in another order of summation
 TRAIN_SAMPLE = 2000
@@ -37,7 +37,7 @@ def test_output(reference: Path) -> list[Output]:
     entry = zoo.entry("ssdh48_small")
     assert entry.with_classifier is not None
     model = replace(Model.from_zoo("ssdh48_small"), net=entry.with_classifier, features="classifier")
-    return run(model, test_images(reference))
+    return run(model, held_out_images(reference))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_the_codes_of_training_images_are_real_caffes(reference: Path) -> None:
 
 def test_accuracy_on_all_test_images(reference: Path, test_output: list[Output]) -> None:
     scores = np.concatenate([output.features for output in test_output if output.features is not None])
-    correct = np.count_nonzero(scores.argmax(axis=1) == test_labels(reference))
+    correct = np.count_nonzero(scores.argmax(axis=1) == held_out_labels(reference))
     assert abs(correct / 10_000 - 0.9142) <= 0.0001
 
 
@@ -82,7 +82,7 @@ def test_map_at_1000_by_the_papers_protocol(reference: Path, test_values: np.nda
         train, test = order["train_index"], order["test_index"]
     value = mean_average_precision(
         pack(threshold(test_values))[test],
-        test_labels(reference)[test],
+        held_out_labels(reference)[test],
         database[train],
         labels(reference)[:50_000][train],
         1000,

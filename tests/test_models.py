@@ -16,7 +16,7 @@ from caffe2torch.hdf5 import write_hdf5
 from caffe2torch.loading import load
 from caffe2torch.net import CaffeNet
 from caffe2torch.prototxt import read_net
-from cifar import test_images, test_labels
+from cifar import held_out_images, held_out_labels
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def inputs(model: Model, reference: Path) -> tuple[np.ndarray, np.ndarray]:
         data = np.load(reference / "models" / "mnist_t10k.npz")
         return data["x"].reshape(-1, 1, 28, 28).astype(np.float32) / 256, data["y"]
     # Caffe's own CIFAR-10 database keeps the data set's R, G, B order, and so does its mean image.
-    images = test_images(reference)[..., ::-1].astype(np.float32).transpose(0, 3, 1, 2)
-    return images - read_mean(reference / "models" / "cifar10_mean.binaryproto"), test_labels(reference)
+    images = held_out_images(reference)[..., ::-1].astype(np.float32).transpose(0, 3, 1, 2)
+    return images - read_mean(reference / "models" / "cifar10_mean.binaryproto"), held_out_labels(reference)
 
 
 def scores(net: CaffeNet, x: np.ndarray) -> np.ndarray:

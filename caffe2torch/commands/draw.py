@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from caffe2torch.commands.options import input_shapes
+    from caffe2torch.commands.options import customise, input_shapes
     from caffe2torch.errors import GraphError, LayerError, UsageError
     from caffe2torch.files import atomic_path, make_folder
     from caffe2torch.graph import build_graph
@@ -58,10 +58,11 @@ def run(args: argparse.Namespace) -> int:
 
     path, out = Path(args.net), Path(args.out) if args.out else None
     if out and out.suffix.lower() not in FORMATS:
-        raise UsageError(f"--out {out}: {out.suffix or 'no ending'}; expected one of {', '.join(FORMATS)}")
+        raise UsageError(f"--out {out}: expected a name that ends in one of {', '.join(FORMATS)}")
     unknown: list[UnknownField] | None = [] if args.allow_unknown else None
+    message = read_net(path, unknown=unknown, schema=customise(args))
     with naming(path):
-        graph = build_graph(read_net(path, unknown=unknown), phase=args.phase, level=args.level, stages=args.stage)
+        graph = build_graph(message, phase=args.phase, level=args.level, stages=args.stage)
     shapes: Mapping[str, tuple[int, ...]] = {}
     try:
         shapes = build_net(graph, path.parent, input_shapes(args.input)).blob_shapes

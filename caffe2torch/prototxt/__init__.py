@@ -64,8 +64,11 @@ def read_net(
     path: str | os.PathLike[str], unknown: list[UnknownField] | None = None, *, schema: Schema | None = None
 ) -> Message:
     """The net at ``path`` in current (V2) form. Raises PrototxtError also for a file without layers."""
-    net = read(path, "NetParameter", unknown, schema=schema)
-    require_layers(net, path, unknown or ())
+    found: list[UnknownField] = [] if unknown is None else unknown
+    net = read(path, "NetParameter", found, schema=schema)
+    require_layers(net, path, found)
+    if unknown is None and found:
+        read(path, "NetParameter", schema=schema)  # strictly: this raises, naming all of them
     return upgrade_net(net, path=os.fspath(path))
 
 
