@@ -414,7 +414,7 @@ def test_a_missing_folder_is_made_for_the_picture() -> None:
 
 
 def test_a_picture_of_unknown_kind_is_wrong_usage(refused: Refused) -> None:
-    assert "expected one of .svg, .png, .pdf, .dot" in refused("draw", NET, "-o", "net.bmp", status=2)
+    assert "ends in one of .svg, .png, .pdf, .dot" in refused("draw", NET, "-o", "net.bmp", status=2)
 
 
 @pytest.fixture
