@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caffe2torch.errors import LayerError
+from caffe2torch.layers import stochastic
 from caffe2torch.layers.registry import Layer, Message, Shape, enum_name, register
 
 Pair = tuple[int, int]
@@ -19,13 +20,15 @@ _MOST_PADDED = 1 << 24  # values of a padded copy that need no question
 
 @register("Pooling")
 class Pooling(Layer):
-    """MAX or AVE pooling over the last two of four axes.
+    """MAX, AVE or STOCHASTIC pooling over the last two of four axes.
 
     The output has ceil((size + 2 pad - kernel) / stride) + 1 rows; with padding the last one is dropped when its
     window would start beyond size + pad. An AVE window divides by its area inside the padded image. torch's pooling
     agrees, except that it has no windows that start outside the image (pad 0, stride > kernel; Caffe's MAX gives
     -FLT_MAX there and its AVE 0 / area), and refuses pad > kernel / 2. Both cases are computed on an explicitly padded
-    copy. With ``mask`` a second top gives the index of each maximum in its plane, as a float (-1: none).
+    copy. STOCHASTIC (without padding) takes a value with a probability of its share in the window's sum in training,
+    and the mean of what it would take in test. With ``mask`` a second top gives the index of each maximum in its
+    plane, as a float (-1: none).
     """
 
     tops = (1, 2)
@@ -46,11 +49,13 @@ class Pooling(Layer):
         self._check()
         padded = kernel is not None and any(2 * p > k for p, k in zip(pad, kernel, strict=True))
         gaps = kernel is not None and any(s > k for s, k in zip(stride, kernel, strict=True))
-        self._explicit = padded or (ceil and not any(pad) and gaps)
+        self._explicit = method == "STOCHASTIC" or padded or (ceil and not any(pad) and gaps)
 
     def _check(self) -> None:
-        if self.method not in ("MAX", "AVE"):
-            raise LayerError(f"pool is {self.method}: expected MAX or AVE (Caffe has no CPU code for others)")
+        if self.method not in ("MAX", "AVE", "STOCHASTIC"):
+            raise LayerError(f"pool is {self.method}: expected MAX, AVE or STOCHASTIC")
+        if self.method == "STOCHASTIC" and any(self.pad):
+            raise LayerError(f"pad is {self.pad}: pool: STOCHASTIC has no padding in Caffe; remove it")
         if self.mask and self.method != "MAX":
             raise LayerError("a second top (the mask of maxima) exists for pool: MAX only; remove it")
         if self.kernel is None:
@@ -119,6 +124,10 @@ class Pooling(Layer):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         if self.method == "AVE":
             return self._average(x)
+        if self.method == "STOCHASTIC":
+            kernel = self.kernel or (x.shape[2], x.shape[3])
+            values = stochastic.windows(x, kernel, self.stride, self.output_size(x.shape[2], x.shape[3]))
+            return stochastic.drawn(values) if self.training else stochastic.expected(values)
         top, mask = self._maximum(x)
         return top if mask is None else (top, mask)
 

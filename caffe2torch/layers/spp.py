@@ -57,7 +57,7 @@ class SPP(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         plane = (x.shape[2], x.shape[3])
-        pools = self.levels if plane == self.plane else self._pools(plane)
+        pools = self.levels if plane == self.plane else [pool.train(self.training) for pool in self._pools(plane)]
         parts = [pool(x) for pool in pools]
         return parts[0] if len(parts) == 1 else torch.cat([part.flatten(1) for part in parts], 1)
 

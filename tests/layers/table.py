@@ -64,6 +64,8 @@ USES = [
     pool("kernel_size: 3 stride: 2 pad: 2 pool: AVE"),
     pool("kernel_size: 2 stride: 3 pool: AVE"),
     pool("kernel_size: 2 stride: 5"),
+    pool("kernel_size: 3 stride: 2 pool: STOCHASTIC"),
+    Use('type: "Pooling" pooling_param { kernel_size: 2 stride: 3 pool: STOCHASTIC }', training=True),
     pool("global_pooling: true"),
     pool("global_pooling: true pool: AVE"),
     Use('type: "Pooling" top: "a" top: "mask" pooling_param { kernel_size: 3 pad: 2 stride: 2 }'),

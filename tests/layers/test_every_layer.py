@@ -21,7 +21,8 @@ def tops(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def random(use: Use) -> bool:
-    return (use.type == "Dropout" and use.training) or (use.type == "DummyData" and "uniform" in use.text)
+    drawn = use.type == "Dropout" or "STOCHASTIC" in use.text
+    return (drawn and use.training) or (use.type == "DummyData" and "uniform" in use.text)
 
 
 CAPTURED = [
