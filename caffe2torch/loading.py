@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -18,9 +18,11 @@ from caffe2torch.caffemodel import Blob, open_weights
 from caffe2torch.data.shapes import input_shapes as find_input_shapes
 from caffe2torch.errors import FormatError, GraphError, LayerError
 from caffe2torch.graph import Graph, build_graph
+from caffe2torch.layers.imports import modules_from
 from caffe2torch.matching import match_weights
 from caffe2torch.net import CaffeNet, LoadReport
 from caffe2torch.prototxt import UnknownField, read_net
+from caffe2torch.schema import Schema
 
 
 def load(
@@ -37,6 +39,7 @@ def load(
     ignore_extra: bool | Collection[str] = False,
     aliases: Mapping[str, str] | None = None,
     unknown_fields: list[UnknownField] | None = None,
+    protos: Sequence[str | Path] = (),
 ) -> CaffeNet:
     """Read a Caffe net (V0, V1 or V2) and its weights (``.caffemodel`` or ``.caffemodel.h5``) as a CaffeNet.
 
@@ -45,11 +48,14 @@ def load(
     ``allow_missing`` fills layers the file lacks; ``ignore_extra`` (True, or the names to ignore) passes over layers
     the net lacks. ``aliases`` maps layer names of the net to their names in the file. ``input_shapes`` (blob -> shape)
     replaces the shapes of the prototxt and is needed for data layers whose files are not here. ``unknown_fields``
-    collects prototxt fields the schema lacks instead of raising. ``net.report`` says what was loaded.
+    collects prototxt fields the schema lacks instead of raising; ``protos`` are ``.proto`` files of a fork that add
+    fields to it. ``net.report`` says what was loaded. A net with Python layers runs the modules they name.
     """
     path = Path(prototxt)
+    schema = Schema(protos) if protos else None
     with naming(path):
-        graph = build_graph(read_net(path, unknown=unknown_fields), phase=phase, level=level, stages=stages)
+        message = read_net(path, unknown=unknown_fields, schema=schema)
+        graph = build_graph(message, phase=phase, level=level, stages=stages)
         net = build_net(graph, path.parent, input_shapes)
         if weights is None:
             report = fill(net)
@@ -69,11 +75,16 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def build_net(graph: Graph, folder: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) -> CaffeNet:
-    """The net of a graph, its parameters uninitialised; relative paths of files are below ``folder``."""
+    """The net of a graph, its parameters uninitialised; relative paths of files are below ``folder``.
+
+    The modules of its Python layers are looked for there too, after ``sys.path``.
+    """
     shapes, notes = find_input_shapes(graph.sources, folder, input_shapes or {})
     for note in notes:
         warnings.warn(f"net {graph.name!r}, {note}", stacklevel=3)
-    net = build(graph, shapes)
+    python = any(node.type == "Python" for node in graph.nodes)
+    with modules_from(folder) if python else nullcontext():
+        net = build(graph, shapes)
     _read_files(net, folder)
     return net
 

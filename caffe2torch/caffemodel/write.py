@@ -79,7 +79,7 @@ def write_caffemodel(
 
 def _settings(net: schema.Message, syntax: str) -> bytes:
     """The net without its layers."""
-    rest = schema.new("NetParameter")
+    rest = type(net)()  # its class may be of a schema with a fork's additions
     rest.CopyFrom(net)
     rest.ClearField("layers" if syntax == "V1" else "layer")
     encoded: bytes = rest.SerializeToString(deterministic=True)

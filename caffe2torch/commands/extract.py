@@ -47,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
+    from caffe2torch.commands.options import add_custom_options
+
     group.add_argument(
         "--model",
         metavar="NAME",
@@ -79,6 +81,7 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--allow-unknown", action="store_true", help="pass over prototxt fields the schema does not have"
     )
+    add_custom_options(group)
 
 
 def _add_output_arguments(group: argparse._ArgumentGroup) -> None:
@@ -193,6 +196,8 @@ def _model(args: argparse.Namespace) -> Model:
         allow_missing=args.allow_missing,
         ignore_extra=args.ignore_extra or model.ignore_extra,
         allow_unknown=args.allow_unknown,
+        protos=tuple(map(Path, args.proto)),
+        imports=tuple(args.imports),
     )
 
 

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from caffe2torch.commands.options import input_shapes
+    from caffe2torch.commands.options import customise, input_shapes
     from caffe2torch.errors import UnsupportedLayerError
     from caffe2torch.graph import build_graph
     from caffe2torch.loading import build_net, naming
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     path = Path(args.net)
     unknown: list[UnknownField] = []
-    message = read(path, unknown=unknown)
+    message = read(path, unknown=unknown, schema=customise(args))
     require_layers(message, path, unknown)
     syntax = syntax_of(message)
     with naming(path):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from caffe2torch.errors import UsageError
+
+if TYPE_CHECKING:
+    from caffe2torch.schema import Schema
 
 
 def add_net_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -24,6 +28,34 @@ def add_net_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -
         action="store_true",
         help="pass over prototxt fields the schema lacks (they are listed) instead of stopping",
     )
+    add_custom_options(parser)
+
+
+def add_custom_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """What a net of a fork needs besides itself."""
+    parser.add_argument(
+        "--proto", action="append", default=[], metavar="FILE", help="a fork's .proto with more fields; may be repeated"
+    )
+    parser.add_argument(
+        "--import",
+        action="append",
+        default=[],
+        dest="imports",
+        metavar="MODULE|FILE.py",
+        help="run Python code of yours that registers layer classes (docs/custom-layers.md); may be repeated",
+    )
+
+
+def customise(args: argparse.Namespace) -> Schema | None:
+    """Import what ``--import`` names; the schema with the additions of ``--proto``, None where there are none."""
+    from caffe2torch.schema import Schema
+
+    if args.imports:
+        from caffe2torch.layers.imports import import_layers
+
+        for source in args.imports:
+            import_layers(source)
+    return Schema(args.proto) if args.proto else None
 
 
 def add_match_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

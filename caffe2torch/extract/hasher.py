@@ -15,6 +15,7 @@ from torch import Tensor
 from caffe2torch import preprocess
 from caffe2torch.errors import UsageError
 from caffe2torch.extract.model import Model, check_blob_name
+from caffe2torch.layers.imports import import_layers
 from caffe2torch.loading import load
 from caffe2torch.retrieval.codes import Floats, packed_width
 
@@ -37,6 +38,8 @@ class Hasher:
         self.precision = precision
         if precision not in PRECISIONS:
             raise UsageError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+        for source in model.imports:
+            import_layers(source)
         self.unknown_fields: list[Any] = []
         net = load(
             model.net,
@@ -46,6 +49,7 @@ class Hasher:
             allow_missing=model.allow_missing,
             ignore_extra=model.ignore_extra,
             unknown_fields=self.unknown_fields if model.allow_unknown else None,
+            protos=model.protos,
         )
         self.report = net.report
         self.model = model = replace(model, blob=check_blob_name(model.blob, net.outputs))

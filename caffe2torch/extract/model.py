@@ -32,6 +32,10 @@ class Model:
     ignore_extra: bool | tuple[str, ...] = False
     """Layers of the weights file that the net may lack; True for any."""
     allow_unknown: bool = False
+    protos: tuple[Path, ...] = ()
+    """A fork's ``.proto`` files that add fields to the schema."""
+    imports: tuple[str, ...] = ()
+    """Modules, or ``.py`` files, that register layer classes."""
 
     @classmethod
     def from_zoo(cls, name: str, *, weights: str | Path | None = None, mean: str | Path | None = None) -> Model:
@@ -81,7 +85,14 @@ class Model:
             "exif": self.exif,
             "blob": self.blob,
             "features": self.features,
+            **self._custom(),
         }
+
+    def _custom(self) -> dict[str, Any]:
+        """What a net of a fork needs besides itself; nothing for others."""
+        files = [*self.protos, *(Path(source) for source in self.imports if source.endswith(".py"))]
+        found: dict[str, Any] = {"protos": [str(path) for path in self.protos], "imports": list(self.imports)}
+        return {**found, "custom_sha256": [file_sha256(path) for path in files]} if self.protos or self.imports else {}
 
 
 def parse_spec(items: Sequence[str]) -> tuple[preprocess.Spec, Path | None]:

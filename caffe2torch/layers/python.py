@@ -1,6 +1,7 @@
 """Python layers: classes of the user's own, named by ``python_param { module: "m" layer: "C" }``.
 
-The module must be importable (on ``sys.path``); loading a net with such a layer runs that module. Its class may be
+The module must be on ``sys.path``, or else in the prototxt's own folder; loading a net with such a layer runs that
+module, so load no net whose Python modules you would not run. Its class may be
 
 * a :class:`caffe2torch.layers.registry.Layer`: ``C.from_caffe(layer, bottom_shapes)`` builds it, like any layer here;
 * another ``torch.nn.Module``: ``C()`` builds it, or ``C(param_str)`` where ``param_str`` is given. Its parameters must
@@ -21,6 +22,7 @@ from typing import Any
 from torch import nn
 
 from caffe2torch.errors import LayerError
+from caffe2torch.layers.imports import check_origin
 from caffe2torch.layers.pycaffe import PycaffeLayer, StandInLayer
 from caffe2torch.layers.registry import Layer, Message, Shape, register
 
@@ -29,7 +31,10 @@ _METHODS = ("setup", "reshape", "forward", "backward")
 
 @register("Python")
 class Python(Layer):
-    """Finds the class and builds its layer; no net holds an instance of this one."""
+    """Finds the class and builds its layer; no net holds an instance of this one.
+
+    Not captured by torch.export because, and only where, the class is one for pycaffe: its numpy code cannot be traced.
+    """
 
     bottoms = (0, None)
     tops = (0, None)
@@ -64,12 +69,14 @@ def _find(module: str, name: str) -> Any:
 
 def _import(module: str) -> ModuleType:
     """Import a module; where it wants pycaffe and there is none, with the stand-in in its place."""
+    check_origin(module)
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name != "caffe" or module == "caffe":
             raise LayerError(
-                f"cannot import {module!r}, the module of a Python layer: {error}; put its folder on PYTHONPATH"
+                f"cannot import {module!r}, the module of a Python layer: {error}; put its folder on PYTHONPATH, or "
+                "the file beside the prototxt"
             ) from error
     stand_in = ModuleType("caffe")
     stand_in.Layer = StandInLayer  # type: ignore[attr-defined]
