@@ -18,9 +18,6 @@ from caffe2torch.data.windows import WindowSource
 from caffe2torch.errors import GraphError, UsageError
 from caffe2torch.graph import Graph, Node
 
-READ = frozenset({"Data", "ImageData", "WindowData", "HDF5Data", "MemoryData"})
-"""Layer types that are read here. Input layers are fed by the caller."""
-
 
 def open_source(
     node: Node, folder: str | Path, *, phase: str | None = None, rng: np.random.Generator | None = None
@@ -43,7 +40,7 @@ def open_source(
         return Hdf5Source(layer, folder, rng=rng)
     if node.type == "MemoryData":
         return MemorySource(layer)
-    raise GraphError(f"layer {node.name!r} ({node.type}) reads no data; feed {', '.join(node.tops)} yourself")
+    raise GraphError(f"layer {node.name!r} ({node.type}) is not read; feed {', '.join(node.tops)} yourself")
 
 
 class Feed:
@@ -82,7 +79,7 @@ def open_feed(
     GraphError when the net has no data layer, and what `open_source` raises.
     """
     rng = np.random.default_rng() if rng is None else rng
-    sources = {n.name: open_source(n, folder, rng=rng) for n in graph.sources if n.type in READ}
+    sources = {n.name: open_source(n, folder, rng=rng) for n in graph.sources if n.type != "Input"}
     if not sources:
         raise GraphError(f"net {graph.name!r} has no data layer in phase {graph.phase}; give it its inputs yourself")
     given = dict(arrays or {})

@@ -15,6 +15,8 @@ from caffe2torch.data.transform import place
 from caffe2torch.errors import FormatError, GraphError
 from caffe2torch.schema import Message
 
+_BEST_RATIO = 1100  # deflate cannot do better
+_SMALL = 1 << 24  # bytes that may be claimed without being stored: values that were never written are zero
 _H5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, AttributeError)
 
 
@@ -114,5 +116,8 @@ def _read(file: h5py.File, name: str, path: Path) -> Array:
         raise FormatError(f"{path}: {name!r} keeps its values in another file, which is never followed")
     if math.prod(dataset.shape) > MAX_COUNT:
         raise FormatError(f"{path}: {name!r} has shape {dataset.shape}; Caffe's limit is {MAX_COUNT} values")
+    stored, claimed = dataset.id.get_storage_size(), math.prod(dataset.shape) * dataset.dtype.itemsize
+    if claimed > max(stored * _BEST_RATIO, _SMALL):
+        raise FormatError(f"{path}: {name!r} claims {claimed} bytes of values, the file holds {stored} for it")
     with np.errstate(over="ignore"):  # as in HDF5, what float32 cannot hold becomes infinite
         return np.ascontiguousarray(dataset[()], np.float32)

@@ -66,12 +66,12 @@ def read_list(layer: Message, folder: Path) -> list[Line]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file; FormatError when it cannot be read."""
+    """The lines of a text file; FormatError when it cannot be read. Names that are not UTF-8 stay what they are."""
     try:
         if not path.is_file():
             raise FormatError(f"{path}: no such file, expected a list")
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or not UTF-8
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise FormatError(f"{path}: cannot be read as a list: {error}") from error
     return text.removesuffix("\n").split("\n") if text else []
 

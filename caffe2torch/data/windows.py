@@ -98,7 +98,7 @@ class WindowSource:
         image = decode(self._cached[name], str(path), grey=False) if self._cached else read_picture(path)
         context = self._p.context_pad > 0 or self._p.crop_mode == "square"
         box = (window.x1, window.y1, window.x2, window.y2)
-        cut = _context(box, image, self._crop, self._p) if context else _Cut(box, self._crop, self._crop)
+        cut = _context(box, image, self._crop, self._p, flip=flip) if context else _Cut(box, self._crop, self._crop)
         x1, y1, x2, y2 = cut.box
         if not (0 <= x1 <= x2 < image.shape[1] and 0 <= y1 <= y2 < image.shape[0] and cut.width > 0 and cut.height > 0):
             raise ImageError(
@@ -108,8 +108,7 @@ class WindowSource:
         pixels = resize(np.ascontiguousarray(image[y1 : y2 + 1, x1 : x2 + 1]), (cut.height, cut.width))
         if flip:
             pixels = pixels[:, ::-1]
-        left = min(cut.right, self._crop - cut.width) if flip else cut.left
-        area = (slice(None), slice(cut.top, cut.top + cut.height), slice(left, left + cut.width))
+        area = (slice(None), slice(cut.top, cut.top + cut.height), slice(cut.left, cut.left + cut.width))
         values = pixels.transpose(2, 0, 1).astype(np.float32)
         if self._mean is not None:
             values -= self._mean[area] if self._mean.shape[1:] != (1, 1) else self._mean
@@ -137,20 +136,19 @@ class WindowSource:
 
 @dataclass(frozen=True)
 class _Cut:
-    """Which pixels are taken (corners inside), the size they are warped to, and the free border around that."""
+    """Which pixels are taken (corners inside), the size they are warped to, and what stays free above and left."""
 
     box: tuple[int, int, int, int]
     width: int
     height: int
     left: int = 0
     top: int = 0
-    right: int = 0
 
 
-def _context(box: tuple[int, int, int, int], image: Image, crop: int, p: Message) -> _Cut:
+def _context(box: tuple[int, int, int, int], image: Image, crop: int, p: Message, *, flip: bool) -> _Cut:
     """The window grown so that ``context_pad`` pixels of it frame the warped window, clipped to the picture.
 
-    Caffe's arithmetic: float32, rounded half away from zero.
+    Caffe's arithmetic: float32, rounded half away from zero. A flipped window has its right border on the left.
     """
     height, width = image.shape[:2]
     x1, y1, x2, y2 = box
@@ -168,8 +166,8 @@ def _context(box: tuple[int, int, int, int], image: Image, crop: int, p: Message
     inside = (x1 + left, y1 + top, x2 - right, y2 - bottom)
     new_width = _round(np.float32(inside[2] - inside[0] + 1) * scale_x)
     new_height = _round(np.float32(inside[3] - inside[1] + 1) * scale_y)
-    left, right, top = (_round(np.float32(pad) * s) for pad, s in ((left, scale_x), (right, scale_x), (top, scale_y)))
-    return _Cut(inside, min(new_width, crop - left), min(new_height, crop - top), left, top, right)
+    free_x, free_y = _round(np.float32(right if flip else left) * scale_x), _round(np.float32(top) * scale_y)
+    return _Cut(inside, min(new_width, crop - free_x), min(new_height, crop - free_y), free_x, free_y)
 
 
 def _round(value: np.float32) -> int:
