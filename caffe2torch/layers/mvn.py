@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -50,7 +51,7 @@ class MVN(Layer):
         if not self.normalize_variance:
             return centred.reshape(x.shape)
         deviation = self._deviation(centred.detach())
-        y = centred / deviation
+        y = centred.div_(deviation)
         if y.requires_grad:
             # The deviation was taken as a constant: what moves with it is y * sum(y dy) / (count * deviation).
             fixed = y.detach()
@@ -68,7 +69,7 @@ class MVN(Layer):
         return groups - groups.mean(-1, keepdim=True)
 
     def _deviation(self, centred: Tensor) -> Tensor:
-        return centred.square().mean(-1, keepdim=True).sqrt() + self.eps
+        return torch.linalg.vector_norm(centred, dim=-1, keepdim=True) / math.sqrt(centred.shape[-1]) + self.eps
 
     def extra_repr(self) -> str:
         return f"normalize_variance={self.normalize_variance}, across_channels={self.across_channels}, eps={self.eps:g}"
