@@ -8,14 +8,17 @@ module, so load no net whose Python modules you would not run. Its class may be
   be its own, not those of submodules; in order of registration they are the layer's blobs;
 * a class as pycaffe wants it, with ``setup``, ``reshape``, ``forward`` and ``backward`` over numpy blobs.
   Where pycaffe is not installed, ``import caffe`` in such a file gets a stand-in that has only ``caffe.Layer``.
+
+Faster R-CNN's own ``rpn.proposal_layer`` needs no file: unless there is a module ``rpn``, our Proposal takes its place.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +27,13 @@ from torch import nn
 from caffe2torch.errors import LayerError
 from caffe2torch.layers.imports import check_origin
 from caffe2torch.layers.pycaffe import PycaffeLayer, StandInLayer
+from caffe2torch.layers.rcnn import Proposal
 from caffe2torch.layers.registry import Layer, Message, Shape, register
+
+KNOWN: dict[tuple[str, str], Callable[[Message, Sequence[Shape]], Layer]] = {
+    ("rpn.proposal_layer", "ProposalLayer"): Proposal.from_python,
+}
+"""Python layers of published nets that are computed here, by module and class."""
 
 _METHODS = ("setup", "reshape", "forward", "backward")
 
@@ -42,6 +51,9 @@ class Python(Layer):
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Layer:
         p = layer.python_param
+        known = KNOWN.get((p.module, p.layer))
+        if known is not None and importlib.util.find_spec(p.module.partition(".")[0]) is None:
+            return known(layer, bottom_shapes)
         found = _find(p.module, p.layer)
         if isinstance(found, type) and issubclass(found, Layer):
             return found.from_caffe(layer, bottom_shapes)

@@ -47,10 +47,10 @@ class ROIPooling(_RegionLayer):
         left, right = cells(corners[:, 0], corners[:, 2], self.pooled[1], width)
         top, bottom = (edge[:, :, None].expand(-1, -1, self.pooled[1]) for edge in (top, bottom))
         left, right = (edge[:, None, :].expand(-1, self.pooled[0], -1) for edge in (left, right))
-        flat = x.permute(0, 2, 3, 1).reshape(-1, channels)
-        base = (image * height * width)[:, None, None]
-        place = largest(x.detach(), (top, left), (bottom, right), image[:, None, None])
-        pooled = flat.gather(0, (base.unsqueeze(-1) + place).reshape(-1, channels)).reshape(place.shape)
+        pooled, place = largest(x.detach(), (top, left), (bottom, right), image[:, None, None])
+        if x.requires_grad and torch.is_grad_enabled():
+            places = (place + (image * height * width)[:, None, None, None]).reshape(-1, channels)
+            pooled = x.permute(0, 2, 3, 1).reshape(-1, channels).gather(0, places).reshape(place.shape)
         empty = (bottom <= top) | (right <= left)
         return torch.where(empty.unsqueeze(-1), 0.0, pooled).permute(0, 3, 1, 2).contiguous()
 
@@ -216,36 +216,37 @@ def cells(low: Tensor, high: Tensor, pooled: int, size: int) -> tuple[Tensor, Te
     return start.long().clamp(0, size), end.long().clamp(0, size)
 
 
-def largest(x: Tensor, low: tuple[Tensor, Tensor], high: tuple[Tensor, Tensor], image: Tensor) -> Tensor:
-    """Where (y * width + x) the largest value of each rectangle of a map lies, for each channel: (..., C).
+def largest(x: Tensor, low: tuple[Tensor, Tensor], high: tuple[Tensor, Tensor], image: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest value of each rectangle of a map, for each channel (..., C), and its place y * width + x.
 
     Rectangles are given by rows and columns, ``low`` included and ``high`` not; of equal values the first counts. A
-    table holds the answer for all squares of 2^i x 2^j; four of them cover any rectangle.
+    table holds the answer for all rectangles of 2^i x 2^j; four of them cover any other.
     """
     images, channels, height, width = x.shape
     sides = [(end - start).clamp(min=1) for start, end in zip(low, high, strict=True)]
     levels = [_levels(side, size) for side, size in zip(sides, (height, width), strict=True)]
-    flat = x.permute(0, 2, 3, 1).reshape(images, height * width, channels)
-    place = torch.arange(height * width, device=x.device)[:, None].expand(flat.shape)
+    power = [_power(side, n) for side, n in zip(sides, levels, strict=True)]
+    place = torch.arange(height * width, device=x.device, dtype=torch.int32).reshape(1, height, width, 1)
+    values = x.permute(0, 2, 3, 1).contiguous()
+    down = (values, place.expand(values.shape))
     table = []
     for i in range(levels[0]):
-        across = place
+        across = down
         for j in range(levels[1]):
             table.append(across)
-            across = _join(flat, across, height, width, 2, 2**j) if j + 1 < levels[1] else across
-        place = _join(flat, place, height, width, 1, 2**i) if i + 1 < levels[0] else place
-    entries = torch.stack(table).reshape(-1, channels)
-    power = [_power(side, n) for side, n in zip(sides, levels, strict=True)]
-    values = x.permute(0, 2, 3, 1).reshape(-1, channels)
-    base = (((power[0] * levels[1] + power[1]) * images + image) * height) * width
-    best: Tensor | None = None
+            across = _join(across, 2, 2**j) if j + 1 < levels[1] else across
+        down = _join(down, 1, 2**i) if i + 1 < levels[0] else down
+    entries = [torch.stack(part).reshape(-1, channels) for part in zip(*table, strict=True)]
+    base = ((power[0] * levels[1] + power[1]) * images + image) * height
+    best: tuple[Tensor, Tensor] | None = None
     for y in (low[0], high[0] - 2 ** power[0]):
         for x_ in (low[1], high[1] - 2 ** power[1]):
-            row = base + y.clamp(0, height - 1) * width + x_.clamp(0, width - 1)
-            found = entries.index_select(0, row.flatten())
-            best = found if best is None else _better(values, best, found, image.expand_as(row), height * width)
+            row = ((base + y.clamp(0, height - 1)) * width + x_.clamp(0, width - 1)).flatten()
+            found = (entries[0].index_select(0, row), entries[1].index_select(0, row))
+            best = found if best is None else _better(best, found)
     assert best is not None
-    return best.reshape(*base.shape, channels)
+    shape = (*base.shape, channels)
+    return best[0].reshape(shape), best[1].reshape(shape)
 
 
 def _levels(side: Tensor, size: int) -> int:
@@ -263,20 +264,14 @@ def _power(side: Tensor, levels: int) -> Tensor:
     return power
 
 
-def _join(flat: Tensor, place: Tensor, height: int, width: int, axis: int, shift: int) -> Tensor:
+def _join(entry: tuple[Tensor, Tensor], axis: int, shift: int) -> tuple[Tensor, Tensor]:
     """The table for rectangles twice as long: the better of two entries ``shift`` apart."""
-    grid = place.reshape(flat.shape[0], height, width, -1)
-    size = (height, width)[axis - 1]
-    moved = grid.index_select(axis, (torch.arange(size, device=flat.device) + shift).clamp(max=size - 1))
-    a, b = grid.reshape(flat.shape), moved.reshape(flat.shape)
-    return _first(flat.gather(1, a), flat.gather(1, b), a, b)
+    size = entry[0].shape[axis]
+    moved = (torch.arange(size, device=entry[0].device) + shift).clamp(max=size - 1)
+    return _better(entry, (entry[0].index_select(axis, moved), entry[1].index_select(axis, moved)))
 
 
-def _better(values: Tensor, a: Tensor, b: Tensor, image: Tensor, size: int) -> Tensor:
-    base = (image.flatten() * size)[:, None]
-    return _first(values.gather(0, base + a), values.gather(0, base + b), a, b)
-
-
-def _first(value_a: Tensor, value_b: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """The index of the larger value; of equal values the smaller index."""
-    return torch.where((value_b > value_a) | ((value_b == value_a) & (b < a)), b, a)
+def _better(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The larger value and its place; of equal values the smaller place."""
+    second = (b[0] > a[0]) | ((b[0] == a[0]) & (b[1] < a[1]))
+    return torch.where(second, b[0], a[0]), torch.where(second, b[1], a[1])
