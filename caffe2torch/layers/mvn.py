@@ -69,7 +69,8 @@ class MVN(Layer):
         return groups - groups.mean(-1, keepdim=True)
 
     def _deviation(self, centred: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(centred, dim=-1, keepdim=True) / math.sqrt(centred.shape[-1]) + self.eps
+        length: Tensor = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
+        return length / math.sqrt(centred.shape[-1]) + self.eps
 
     def extra_repr(self) -> str:
         return f"normalize_variance={self.normalize_variance}, across_channels={self.across_channels}, eps={self.eps:g}"
