@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -83,6 +84,23 @@ def test_weights_of_a_custom_layer_come_from_a_caffemodel() -> None:
     caffe2torch.write_caffemodel("net.caffemodel", net, {"gate": [weight.numpy(), bias.numpy()]})
     loaded = caffe2torch.load("net.prototxt", "net.caffemodel", protos=["gate.proto"])
     assert [blob.tolist() for _, blob in loaded.layer("gate").blob_items()] == [weight.tolist(), bias.tolist()]
+
+
+@pytest.mark.parametrize("against", ["blobs.npz", "opencv"])
+@pytest.mark.usefixtures("folder")
+def test_verify_takes_custom_layers(against: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (
+        FILES["net.prototxt"]
+        + 'layer { name: "half" type: "Power" bottom: "data" top: "y" power_param { scale: 0.5 } }'
+    )
+    Path("net.prototxt").write_text(text, "utf-8")
+    net = caffe2torch.read_net("net.prototxt", schema=Schema(["gate.proto"]))
+    caffe2torch.write_caffemodel("net.caffemodel", net, {"gate": [np.ones(2, np.float32), np.zeros(2, np.float32)]})
+    x = np.ones((1, 2, 4, 4), np.float32)
+    np.savez("blobs.npz", **{"in:data": x, "out:y": x / 2, "out:out": x / (1 + np.exp(-x / 2))})
+    command = ["verify", "net.prototxt", "net.caffemodel", "--against", against]
+    assert cli.main([*command, "--proto", "gate.proto", "--import", "gate.py"]) == 0
+    assert "0 differ" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("folder")

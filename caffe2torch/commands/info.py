@@ -103,14 +103,18 @@ def _facts(graph: Graph, net: CaffeNet) -> dict[str, Any]:
 
 def _multiply_adds(node: Node, layer: Layer, shapes: dict[str, tuple[int, ...]]) -> int:
     """Of the layers whose work is a product with their weights; the others count as nothing beside them."""
-    if node.type not in ("Convolution", "Deconvolution", "InnerProduct"):
+    from caffe2torch.layers.mobile import ConvolutionDepthwise
+
+    if node.type not in ("Convolution", "Deconvolution", "InnerProduct") and not isinstance(
+        layer, ConvolutionDepthwise
+    ):
         return 0
     weight = layer.blob_items()[0][1]
     if node.type == "InnerProduct":
         return _count(shapes[node.tops[0]]) * weight.numel() // int(node.message.inner_product_param.num_output)
     ends = zip(node.bottoms, node.tops, strict=True)
     per_place = weight.numel() // weight.shape[0]
-    return sum(_count(shapes[top if node.type == "Convolution" else bottom]) * per_place for bottom, top in ends)
+    return sum(_count(shapes[bottom if node.type == "Deconvolution" else top]) * per_place for bottom, top in ends)
 
 
 def _count(shape: tuple[int, ...]) -> int:

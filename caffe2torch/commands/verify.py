@@ -170,15 +170,16 @@ def _own(args: argparse.Namespace) -> int:
 
 def _load(args: argparse.Namespace, dump: Dump | None) -> CaffeNet:
     """The net, its inputs shaped as in the dump."""
-    from caffe2torch.commands.options import input_shapes
+    from caffe2torch.commands.options import customise, input_shapes
     from caffe2torch.graph import build_graph
     from caffe2torch.loading import load, naming
     from caffe2torch.prototxt import UnknownField, read_net
 
     unknown: list[UnknownField] | None = [] if args.allow_unknown else None
     path = Path(args.net)
+    message = read_net(path, unknown, schema=customise(args))
     with naming(path):
-        graph = build_graph(read_net(path, unknown), phase=args.phase, level=args.level, stages=args.stage)
+        graph = build_graph(message, phase=args.phase, level=args.level, stages=args.stage)
     values = {**dump.outputs, **dump.inputs} if dump else {}
     shapes = {blob: values[blob].shape for blob in graph.inputs if blob in values} | input_shapes(args.input)
     return load(
@@ -191,4 +192,5 @@ def _load(args: argparse.Namespace, dump: Dump | None) -> CaffeNet:
         allow_missing=args.allow_missing,
         ignore_extra=args.ignore_extra,
         unknown_fields=unknown,
+        protos=args.proto,
     )

@@ -13,6 +13,9 @@ from caffe2torch.errors import LayerError
 from caffe2torch.layers.conv import Convolution
 from caffe2torch.layers.registry import Layer, Message, Shape, canonical_axis, refuse, register
 
+# Older versions of torch's hardswish have other gradients at -3 and 3.
+_FAST_HSWISH = torch.__version__ >= "2.9"  # compared as versions
+
 
 @register("ConvolutionDepthwise", "DepthwiseConvolution", "ConvolutionDepthWise", "DepthwiseConv")
 class ConvolutionDepthwise(Convolution):
@@ -153,8 +156,10 @@ class HSigmoid(_Hard):
         return gradient / 6.0 * ((bottom > -3.0) & (bottom < 3.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        # F.hardsigmoid has a gradient of float32 precision only.
-        return F.hardtanh(x + 3.0, 0.0, 6.0) / 6.0
+        if x.dtype == torch.float64:
+            # The gradient of F.hardsigmoid is one sixth in float32.
+            return F.hardtanh(x + 3.0, 0.0, 6.0) / 6.0
+        return F.hardsigmoid(x)
 
 
 @register("HSwish", "HardSwish")
@@ -166,5 +171,6 @@ class HSwish(_Hard):
         return gradient * ((bottom + 3.0).clamp(0.0, 6.0) + slope) / 6.0
 
     def forward(self, x: Tensor) -> Tensor:
-        # F.hardswish has another gradient at -3 and 3.
+        if _FAST_HSWISH:
+            return F.hardswish(x)
         return x * F.hardtanh(x + 3.0, 0.0, 6.0) / 6.0

@@ -132,7 +132,7 @@ class BN(Layer):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         x = x.reshape(*x.shape, *(1,) * (4 - x.ndim))
         if not self.learn:
-            return torch.addcmul(self.bias, x, self.weight)
+            return x * self.weight + self.bias
         cudnn = torch.backends.cudnn.enabled
         y = torch.batch_norm(x, self.weight.reshape(-1), self.bias.reshape(-1), None, None, True, 0.0, 1e-9, cudnn)
         if not self.moments:

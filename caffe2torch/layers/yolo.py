@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from caffe2torch.errors import LayerError
 from caffe2torch.layers.registry import Layer, Message, Shape, register
@@ -77,10 +78,8 @@ class NearestUpsample(Layer):
     def forward(self, x: Tensor) -> Tensor:
         if self.scale == 1:
             return x
-        n, channels, height, width = x.shape
-        s = self.scale
-        repeated = x[:, :, :, None, :, None].expand(n, channels, height, s, width, s)
-        return repeated.reshape(n, channels, height * s, width * s)
+        # "nearest" takes the place from i / scale, which may round to the one before.
+        return F.interpolate(x, (x.shape[2] * self.scale, x.shape[3] * self.scale), mode="nearest-exact")
 
     def extra_repr(self) -> str:
         return f"scale={self.scale}"

@@ -103,7 +103,7 @@ def _message(nodes: Sequence[Node], inputs: Mapping[str, Array]) -> Any:
         layer.input_param.shape.add(dim=array.shape)
     for node in nodes:
         layer = message.layer.add()
-        layer.CopyFrom(node.message)
+        layer.ParseFromString(node.message.SerializeToString())  # its class may be of a fork's schema
         for field in ("include", "exclude", "phase", "loss_weight", "propagate_down", "param"):
             layer.ClearField(field)
     return message

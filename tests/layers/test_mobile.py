@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from caffe2torch import cli
 from caffe2torch.errors import LayerError
 from caffe2torch.layers.registry import Layer
 
@@ -178,3 +180,16 @@ def test_hswish_and_its_gradient(name: str) -> None:
     expected = [g + (x / 6 if -3 < x < 3 else 0.0) for x, g in zip(POINTS, gate, strict=True)]
     np.testing.assert_allclose(slopes(built), expected, rtol=1e-12)
     np.testing.assert_allclose(overwritten_slopes(built), expected, rtol=1e-12)
+
+
+def test_info_counts_the_products_of_a_depthwise_convolution(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text(
+        'input: "x" input_shape { dim: 1 dim: 4 dim: 5 dim: 5 } '
+        'layer { name: "c" type: "ConvolutionDepthwise" bottom: "x" top: "y" convolution_param { kernel_size: 3 } }',
+        "utf-8",
+    )
+    assert cli.main(["info", "--json", str(net)]) == 0
+    assert json.loads(capsys.readouterr().out)["multiply_adds"] == 4 * 3 * 3 * 9

@@ -77,7 +77,7 @@ def test_reorg_refuses(settings: str, shape: tuple[int, ...], problem: str) -> N
         layer(f'type: "Reorg" reorg_param {{ {settings} }}', [shape])
 
 
-@pytest.mark.parametrize("scale", [1, 2, 3])
+@pytest.mark.parametrize("scale", [1, 2, 3, 41])
 def test_upsample_repeats_every_value(scale: int) -> None:
     x = np.random.RandomState(0).randn(2, 3, 4, 5).astype(np.float32)
     built = layer(f'type: "Upsample" upsample_param {{ scale: {scale} }}', [x.shape])
