@@ -21,7 +21,7 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 76em;
 h1 { font-size: 1.4em; margin-bottom: 0 } p { margin: .4em 0 }
 table { border-collapse: collapse; width: 100%; margin-top: 1.2em }
 th, td { text-align: left; padding: .22em .7em .22em 0; border-bottom: 1px solid #e4e4e4; vertical-align: top }
-th { position: sticky; top: 0; background: #fff; font-weight: 600 }
+th { white-space: nowrap; position: sticky; top: 0; background: #fff; font-weight: 600 }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap }
 td.scale { width: 24em; min-width: 12em } td.words { overflow-wrap: anywhere }
 .bar { position: relative; height: .95em; margin-top: .25em; background: #f1f3f4 }
@@ -109,7 +109,7 @@ def case_rows(results: Iterable[Result]) -> list[Row]:
         failed += [check_row(check, result.case) for check in result.failures]
         if result.status != "failed":
             worst = max(result.checks, key=lambda c: c.error / c.tolerance if c.tolerance else 0.0, default=None)
-            what = f"{len(result.checks)} comparisons, worst: {worst.name}" if worst else ""
+            what = f"{worst.name}: worst of {len(result.checks)}" if worst else ""
             error, tolerance = (worst.error, worst.tolerance) if worst else (None, None)
             rest.append(Row(result.case, what, result.status, error, tolerance, result.reason))
     return failed + rest
@@ -156,7 +156,8 @@ def _page(title: str, lines: Sequence[str], rows: Sequence[Row], heads: tuple[st
 
 def _row(row: Row) -> str:
     detail = html.escape(" - ".join(filter(None, (row.what, row.detail))))
-    numbers = "".join(f'<td class="number">{_number(value)}</td>' for value in (row.error, row.tolerance))
+    tolerance = "" if row.tolerance is None else f"{row.tolerance:.0e}" if row.tolerance else "exact"
+    numbers = "".join(f'<td class="number">{text}</td>' for text in (_number(row.error), tolerance))
     return (
         f'<tr class="{row.status}"><td>{html.escape(row.name)}</td><td class="words">{detail}</td>'
         f'<td class="status">{row.status}</td>{numbers}<td class="scale">{_bar(row)}</td></tr>\n'
