@@ -162,6 +162,25 @@ def test_solver_states_are_compared(tmp_path: Path) -> None:
     assert len(lines_of(folder)) == 2
 
 
+@pytest.mark.parametrize("suffix", ["solverstate", "solverstate.h5", "caffemodel", "caffemodel.h5"])
+def test_a_damaged_file_fails_its_case(suffix: str, tmp_path: Path) -> None:
+    folder = copied(tmp_path, "formats/state_sgd")
+    (folder / f"s_iter_3.{suffix}").write_bytes(b"\x0f\xff\xff nothing")
+    (line,) = lines_of(folder)
+    assert f"s_iter_3.{suffix}" in line
+
+
+def test_a_top_without_a_name_may_be_among_caffes_blobs(tmp_path: Path) -> None:
+    folder = copied(tmp_path, "layers/euclidean_basic")
+    net = folder / "net.prototxt"
+    (top,) = [k[4:] for k in np.load(folder / "blobs.npz") if k.startswith("out:")]
+    net.write_text(re.sub(rf'  top: "{top}"\n', "", net.read_text("utf-8")), "utf-8")
+    (folder / "grads.npz").unlink()
+    arrays = {k.replace(f"out:{top}", "out:(automatic)"): v for k, v in np.load(folder / "blobs.npz").items()}
+    np.savez(folder / "blobs.npz", **arrays)
+    assert lines_of(folder) == []
+
+
 def test_filler_moments_are_compared(tmp_path: Path) -> None:
     folder = copied(tmp_path, "formats/fillers")
     samples = json.loads((folder / "fillers.json").read_text("utf-8"))

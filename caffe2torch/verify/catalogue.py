@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
+import dis
 import importlib
 import inspect
 import re
-import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import CodeType
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -125,43 +125,55 @@ def _entry(cls: type[Layer], names: tuple[str, ...]) -> Entry:
 
 
 def _fields(cls: type[Layer]) -> tuple[set[str], set[str]]:
-    """Fields of LayerParameter that the class's code reads, and names it gives to ``refuse``; helpers included."""
-    layer_fields = schema.message_type("LayerParameter").DESCRIPTOR.fields_by_name
-    known = {name for name in layer_fields if name.endswith("_param")}
-    methods: list[Any] = [getattr(cls.from_caffe, "__func__", cls.from_caffe), cls.fill]
+    """Fields of LayerParameter that the class's code names, and those of their own that it gives to ``refuse``.
+
+    The names are looked up in the compiled code of ``from_caffe`` and ``fill``, and of all they call in this package.
+    """
+    known = schema.message_type("LayerParameter").DESCRIPTOR.fields_by_name
+    todo: list[Any] = [getattr(cls.from_caffe, "__func__", cls.from_caffe), cls.fill]
+    seen: list[Any] = []
     read: set[str] = set()
     refused: set[str] = set()
-    seen: set[int] = set()
-    while methods:
-        function = methods.pop()
-        if id(function) in seen:
+    while todo:
+        function = todo.pop()
+        if function in seen:
             continue
-        seen.add(id(function))
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and node.attr in known and isinstance(node.value, ast.Name):
-                read.add(node.attr)
-            if isinstance(node, ast.Call):
-                if isinstance(node.func, ast.Name) and node.func.id == "refuse":
-                    texts = (arg.value for arg in node.args if isinstance(arg, ast.Constant))
-                    refused.update(text for text in texts if isinstance(text, str))
-                methods += _called(node.func, cls, function)
-    return read, refused
+        seen.append(function)
+        names, given = _code(function.__code__)
+        read.update(name for name in names if name.endswith("_param") and name in known)
+        refused |= given
+        todo += filter(None, (_helper(cls, function, name) for name in names))
+    own = {name: {f.name for f in known[name].message_type.fields} for name in read}
+    inner = set().union(*own.values())  # such as nms_param, which a layer and a message of one both have
+    return read - inner, refused & inner
 
 
-def _called(name: ast.expr, cls: type[Layer], caller: Any) -> list[Callable[..., Any]]:
-    """The function of this package that a call names: a function, or a method of the class."""
-    found: Any = None
-    if isinstance(name, ast.Name):
-        found = caller.__globals__.get(name.id)
-    elif isinstance(name, ast.Attribute) and isinstance(name.value, ast.Name):
-        owner = {"cls": cls, "self": cls}.get(name.value.id) or caller.__globals__.get(name.value.id)
-        found = getattr(owner, name.attr, None)
-        if isinstance(name.value, ast.Call) or not hasattr(found, "__module__"):
-            found = None
+def _code(code: CodeType) -> tuple[set[str], set[str]]:
+    """The names in compiled code and the texts given to ``refuse``, functions within it included."""
+    names: set[str] = set(code.co_names)
+    refused: set[str] = set()
+    refusing = False
+    for step in dis.get_instructions(code):
+        if step.opname.startswith(("CALL", "PRECALL")):
+            refusing = False
+        elif step.argval == "refuse":
+            refusing = True
+        elif refusing and step.opname.startswith("LOAD_CONST"):
+            values = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+            refused.update(value for value in values if isinstance(value, str))
+    for value in code.co_consts:
+        if isinstance(value, CodeType):
+            inner_names, inner_refused = _code(value)
+            names |= inner_names
+            refused |= inner_refused
+    return names, refused
+
+
+def _helper(cls: type[Layer], caller: Any, name: str) -> Any:
+    """The function of caffe2torch.layers that a name in ``caller`` stands for: a global one, or a method."""
+    found = caller.__globals__.get(name) or getattr(cls, name, None)
     found = getattr(found, "__func__", found)
-    own = inspect.isfunction(found) and found.__module__.startswith("caffe2torch.layers")
-    return [found] if own and found is not registry.Layer.fill else []
+    return found if inspect.isfunction(found) and found.__module__.startswith("caffe2torch.layers") else None
 
 
 def parameters(message_field: str) -> Iterator[tuple[str, str]]:

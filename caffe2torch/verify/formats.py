@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from google.protobuf.message import DecodeError
 
 from caffe2torch import prototxt, schema
 from caffe2torch.binaryproto import read_mean
@@ -73,7 +74,7 @@ def _read_state(path: Path) -> dict[str, Array]:
     state = schema.new("SolverState")
     try:
         state.ParseFromString(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, DecodeError) as error:
         raise FormatError(f"{path}: cannot be read as a solver state: {error}") from error
     found: dict[str, Array] = {"iter": np.asarray(state.iter), "current_step": np.asarray(state.current_step)}
     for index, blob in enumerate(state.history):
@@ -82,9 +83,12 @@ def _read_state(path: Path) -> dict[str, Array]:
 
 
 def _read_state_hdf5(path: Path) -> dict[str, Array]:
-    with h5py.File(path, "r") as file:
-        found = {key: np.asarray(file[key][()]).reshape(()) for key in ("iter", "current_step")}
-        return found | {f"history:{key}": value[()] for key, value in file["history"].items()}
+    try:
+        with h5py.File(path, "r") as file:
+            found = {key: np.asarray(file[key][()]).reshape(()) for key in ("iter", "current_step")}
+            return found | {f"history:{key}": value[()] for key, value in file["history"].items()}
+    except (OSError, KeyError, AttributeError) as error:
+        raise FormatError(f"{path}: cannot be read as a solver state: {error}") from error
 
 
 def run_mean(case: Case) -> list[Check]:

@@ -24,7 +24,7 @@ Every layer type that caffe2torch computes, forward and backward, in both phases
 * **Forward, backward**: the largest error found in the golden nets, as a share of the largest magnitude of its blob.
   *exact*: below 1e-07, float32's own precision.
 * Parameters are those of Caffe's messages, with their defaults. `engine` chooses between Caffe's own implementations
-  and has no effect here. Fields ~~struck through~~ are refused when they are set.
+  and has no effect here. Fields ~~struck through~~ are refused when they are set to anything but their default.
 * Every layer is captured in one graph by `torch.compile(fullgraph=True)` and by `torch.export` unless it says
   otherwise.
 
