@@ -119,6 +119,24 @@ def test_random_values_are_judged_by_their_distribution(tmp_path: Path) -> None:
     assert result.status == "passed"
 
 
+@pytest.mark.parametrize("spread, agrees", [(2.0, True), (1.5, False)])
+def test_random_tops_are_judged_by_mean_and_spread(spread: float, agrees: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "layers" / "dummy"
+    folder.mkdir(parents=True)
+    layers = """
+        layer { name: "d" type: "DummyData" top: "c" top: "r" dummy_data_param {
+            shape { dim: 50 dim: 40 } data_filler { value: 3 } data_filler { type: "gaussian" std: 2 } } }
+        layer { name: "t" type: "TanH" bottom: "r" top: "t" }
+        layer { name: "p" type: "Power" bottom: "c" top: "p" }
+    """
+    (folder / "net.prototxt").write_text(layers, "utf-8")
+    (folder / "case.json").write_text('{"layer": "DummyData", "phase": "TRAIN", "random": true}', "utf-8")
+    drawn = np.random.RandomState(3).standard_normal((50, 40)).astype(np.float32) * np.float32(spread)
+    constant = np.full((50, 40), 3, np.float32)
+    np.savez(folder / "blobs.npz", **{"out:c": constant, "out:p": constant, "out:r": drawn, "out:t": np.tanh(drawn)})
+    assert [line.split(":")[0] for line in lines_of(folder)] == ([] if agrees else ["FAIL layers/dummy random"])
+
+
 def test_a_file_the_net_writes_is_compared_and_stays_out_of_the_goldens(tmp_path: Path) -> None:
     folder = copied(tmp_path, "layers/hdf5_output")
     before = (folder / "out.h5").read_bytes()
