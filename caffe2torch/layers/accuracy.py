@@ -85,11 +85,18 @@ class ArgMax(Layer):
     def forward(self, x: Tensor) -> Tensor:
         axis = 1 if self.axis is None else self.axis
         blob = x.detach().reshape(x.shape[0], -1) if self.axis is None else x.detach()
-        # A stable descending sort of the reversed values puts the later of two equal ones first.
-        values, places = blob.flip(axis).sort(dim=axis, descending=True, stable=True)
-        values = values.narrow(axis, 0, self.top_k)
-        indices = (blob.shape[axis] - 1 - places.narrow(axis, 0, self.top_k)).to(x.dtype)
+        values, places = _first_of_the_largest(blob.flip(axis), axis, self.top_k)
+        indices = (blob.shape[axis] - 1 - places).to(x.dtype)
         if self.axis is not None:
             return values if self.values else indices
         top = torch.stack((indices, values), 1) if self.values else indices.unsqueeze(1)
         return top.reshape(*top.shape, *(1,) * (x.ndim - 3)) if x.ndim > 3 else top
+
+
+def _first_of_the_largest(x: Tensor, axis: int, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` largest values, and where they are: of equal ones the earlier first, which topk does not say."""
+    if count == 1:
+        values, places = x.max(axis, keepdim=True)
+        return values, places
+    values, places = x.sort(dim=axis, descending=True, stable=True)
+    return values.narrow(axis, 0, count), places.narrow(axis, 0, count)

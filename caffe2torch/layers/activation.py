@@ -253,7 +253,7 @@ class Log(Layer):
         return _aliased(self.scale * self.outer / (bottom * self.scale + self.shift), gradient, bottom is top)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.log(x * self.scale + self.shift)
+        y = torch.log(x if (self.scale, self.shift) == (1.0, 0.0) else x * self.scale + self.shift)
         return y if self.outer == 1.0 else y * self.outer
 
 

@@ -16,6 +16,24 @@ def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
     return value.detach() + (surrogate - surrogate.detach())
 
 
+def clamped(x: Tensor, *, least: float | None = None, most: float | None = None) -> Tensor:
+    """``x`` limited from below or above, with the gradient of ``x`` itself everywhere."""
+    if not torch.is_grad_enabled():
+        return x.clamp(least, most)
+    result: Tensor = _Clamped.apply(x, least, most)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Clamped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, least: float | None, most: float | None) -> Tensor:
+        return x.clamp(least, most)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0], None, None
+
+
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def with_backward(value: Tensor, x: Tensor, backward: Callable[[Tensor], Tensor]) -> Tensor:
     """``value`` exactly; ``backward`` turns its gradient into that of ``x``.

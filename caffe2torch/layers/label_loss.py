@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caffe2torch.errors import LayerError
-from caffe2torch.layers.gradient import with_gradient_of
+from caffe2torch.layers.gradient import clamped, with_gradient_of
 from caffe2torch.layers.loss import Loss, NormalizedLoss, check_labels, targets
 from caffe2torch.layers.registry import Message, Shape, canonical_axis, enum_name, register
 
@@ -135,7 +135,7 @@ class InfogainLoss(NormalizedLoss):
         target, kept = targets(x, labels, self.axis, self.ignore_label)
         rows = matrix.detach().reshape(x.shape[self.axis], -1)[target.squeeze(self.axis)].movedim(-1, self.axis)
         log_probabilities = torch.log_softmax(x, self.axis)
-        limited = with_gradient_of(log_probabilities.clamp(min=math.log(LOG_THRESHOLD)), log_probabilities)
+        limited = clamped(log_probabilities, least=math.log(LOG_THRESHOLD))
         loss = -(rows * limited).sum(self.axis, keepdim=True)
         if kept is not None:
             loss = torch.where(kept, loss, 0.0)

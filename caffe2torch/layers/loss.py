@@ -11,8 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caffe2torch.errors import LayerError
-from caffe2torch.layers.gradient import with_gradient_of
+from caffe2torch.layers.gradient import clamped, with_gradient_of
 from caffe2torch.layers.registry import Layer, Message, Shape, canonical_axis, enum_name, refuse, register
+
+NO_LABEL = -(2**40) - 1
+"""A label to ignore that float32 cannot hold: torch's own choice, -100, would pass unnoticed."""
 
 FLT_MIN = torch.finfo(torch.float32).tiny
 
@@ -100,12 +103,13 @@ class SoftmaxWithLoss(NormalizedLoss):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         log_probabilities = torch.log_softmax(x, self.axis)
-        target, kept = targets(x, labels, self.axis, self.ignore_label)
-        loss = -log_probabilities.gather(self.axis, target)
-        loss = with_gradient_of(loss.clamp(max=-math.log(FLT_MIN)), loss)
-        if kept is not None:
-            loss = torch.where(kept, loss, 0.0)
-        top = self.normalized(loss, kept, math.prod(x.shape[: self.axis]))
+        # torch has the classes on axis 1.
+        rows = log_probabilities.flatten(0, self.axis - 1) if self.axis else log_probabilities.unsqueeze(0)
+        target = labels.detach().reshape(rows.shape[0], *rows.shape[2:]).long()
+        ignored = NO_LABEL if self.ignore_label is None else self.ignore_label
+        loss = F.nll_loss(rows, target, reduction="none", ignore_index=ignored)
+        kept = None if self.ignore_label is None else target != ignored
+        top = self.normalized(clamped(loss, most=-math.log(FLT_MIN)), kept, math.prod(x.shape[: self.axis]))
         return (top, log_probabilities.detach().exp()) if self.probabilities else top
 
 

@@ -113,6 +113,16 @@ def _uninterrupted(cont: Tensor) -> bool:
     return bool((cont[1:] == 1).all() & ((cont[0] == 0) | (cont[0] == 1)).all())
 
 
+_by_sigmoid = torch.ops.aten.sigmoid_backward.default
+"""gradient * y * (1 - y)"""
+_by_tanh = torch.ops.aten.tanh_backward.default
+"""gradient * (1 - y^2)"""
+
+
+def _stack(steps: list[Tensor]) -> Tensor:
+    return torch.stack(steps) if len(steps) > 1 else steps[0].unsqueeze(0)
+
+
 class _Steps(torch.autograd.Function):
     """The loop over the steps, from their gates (T, N, 4D) before h and cont (T, N, 1): all h (T, N, D) and the last c.
 
@@ -142,17 +152,17 @@ class _Steps(torch.autograd.Function):
             tanh.append(t)
             activated += [i, f, o, g]
         if keep:
-            kept = [torch.stack(steps) if steps else None for steps in (activated, cells, tanh, before)]
+            kept = [_stack(steps) if steps else None for steps in (activated, cells, tanh, before)]
             ctx.save_for_backward(*kept, cont, weight)
-        return torch.stack(hidden), c
+        return _stack(hidden), c
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         activated, cells, tanh, before, cont, weight = ctx.saved_tensors
         dh, dc = gradients[0][-1], gradients[1]
         i, f, o, g = activated.unflatten(0, (-1, 4)).unbind(1)
-        by_cell = [k.unbind(0) for k in (g * i * (1 - i), cells * f * (1 - f), i * (1 - g * g), f)]
-        by_hidden = [k.unbind(0) for k in (tanh * o * (1 - o), o * (1 - tanh * tanh))]
+        by_cell = [k.unbind(0) for k in (_by_sigmoid(g, i), _by_sigmoid(cells, f), _by_tanh(i, g), f)]
+        by_hidden = [k.unbind(0) for k in (_by_sigmoid(tanh, o), _by_tanh(o, tanh))]
         steps = []
         for t in range(len(f) - 1, -1, -1):
             dc = torch.addcmul(dc, dh, by_hidden[1][t])
@@ -161,6 +171,6 @@ class _Steps(torch.autograd.Function):
             dc = before_dc
             if t:
                 dh = torch.addcmul(gradients[0][t - 1], steps[-1] @ weight, cont[t])
-        gates = torch.stack(steps[::-1])
+        gates = _stack(steps[::-1])
         to_weight = gates.flatten(0, 1).t() @ before.flatten(0, 1) if ctx.needs_input_grad[2] else None
         return gates, None, to_weight, None, dc, None

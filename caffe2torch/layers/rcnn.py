@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from caffe2torch.errors import LayerError
 from caffe2torch.layers.boxes import suppress
@@ -43,12 +44,13 @@ class SmoothL1Loss(Loss):
         return cls(layer.smooth_l1_loss_param.sigma)
 
     def forward(self, a: Tensor, b: Tensor, inside: Tensor | None = None, outside: Tensor | None = None) -> Tensor:
-        distance = a - b.reshape(a.shape)
+        b = b.reshape(a.shape)
         if inside is not None:
+            distance = a - b
             weighted = distance * inside.detach().reshape(a.shape)
-            distance = weighted if outside is not None else weighted.detach() + (distance - distance.detach())
-        square, size = self.sigma**2, distance.abs()
-        loss = torch.where(size < 1 / square, 0.5 * square * distance.square(), size - 0.5 / square)
+            a = weighted if outside is not None else weighted.detach() + (distance - distance.detach())
+            b = torch.zeros_like(a)
+        loss = F.smooth_l1_loss(a, b, reduction="none", beta=1 / self.sigma**2)
         if outside is not None:
             loss = loss * outside.detach().reshape(a.shape)
         return loss.sum() / a.shape[0]

@@ -51,6 +51,9 @@ class Recurrent(Layer):
                 "expected at least 1 of each"
             )
         self.num_output, self.expose_hidden = num_output, expose_hidden
+        if expose_hidden:
+            first = 2 if static_features is None else 3
+            self.no_gradient = (1, *range(first, first + len(self.states)))
         for name in self.states:
             kept = None if expose_hidden else torch.zeros(streams, num_output)
             self.register_buffer(name, kept, persistent=False)

@@ -120,6 +120,10 @@ USES = [
     Use('type: "RNN" recurrent_param { num_output: 3 }', ((3, 2, 5), (3, 2))),
     Use('type: "LSTM" recurrent_param { num_output: 3 }', ((3, 2, 5), (3, 2))),
     Use('type: "LSTM" recurrent_param { num_output: 3 }', ((3, 2, 5), (3, 2), (2, 6))),
+    Use(
+        'type: "LSTM" top: "a" top: "b" top: "c" recurrent_param { num_output: 3 expose_hidden: true }',
+        ((3, 2, 5), (3, 2), (2, 6), (1, 2, 3), (1, 2, 3)),
+    ),
     Use('type: "LSTMUnit" top: "c" top: "h"', ((1, 2, 3), (1, 2, 12), (1, 2))),
     Use('type: "Deconvolution" convolution_param { num_output: 4 kernel_size: 3 stride: 2 pad: 1 group: 2 }'),
     Use('type: "Deconvolution" convolution_param { num_output: 2 kernel_size: 3 axis: 2 }', ((4, 2, 6, 9, 8),)),

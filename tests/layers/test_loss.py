@@ -157,3 +157,15 @@ def test_labels_may_have_any_type(dtype: torch.dtype) -> None:
 
 def test_argmax_of_equal_values_takes_the_later_index_first() -> None:
     assert ArgMax(2, axis=1)(torch.tensor([[1.0, 3.0, 3.0, 2.0]])).tolist() == [[2.0, 1.0]]
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 5])
+def test_argmax_lists_the_later_of_equal_values_first(top_k: int) -> None:
+    x = torch.randint(0, 3, (8, 6), generator=torch.Generator().manual_seed(0)).float()
+    expected = [sorted(range(6), key=lambda i: (row[i], i), reverse=True)[:top_k] for row in x.tolist()]
+    assert ArgMax(top_k)(x).squeeze(1).tolist() == expected
+
+
+def test_softmax_loss_refuses_a_label_that_torch_would_ignore() -> None:
+    with pytest.raises((IndexError, RuntimeError)):
+        SoftmaxWithLoss()(torch.zeros(1, 3), torch.tensor([-100.0]))

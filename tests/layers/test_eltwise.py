@@ -1,0 +1,30 @@
+"""Eltwise's maximum where values are equal, infinite or no numbers, against Caffe's rule written out."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from caffe2torch.layers.eltwise import Eltwise
+
+VALUES = (-math.inf, -1.0, 0.0, 2.0, math.inf, math.nan)
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_maximum_takes_the_second_of_two_unless_the_first_is_larger(gradient: bool) -> None:
+    pairs = [(a, b) for a in VALUES for b in VALUES]
+    a, b = (torch.tensor(column, requires_grad=gradient) for column in zip(*pairs, strict=True))
+    expected = torch.tensor([a if a > b else b for a, b in pairs])
+    torch.testing.assert_close(Eltwise("MAX")(a, b), expected, equal_nan=True, rtol=0, atol=0)
+
+
+def test_maximum_of_three_changes_no_bottom() -> None:
+    bottoms = [torch.tensor([3.0, math.nan, 1.0]), torch.tensor([2.0, 2.0, 1.0]), torch.tensor([5.0, 1.0, math.nan])]
+    before = [x.clone() for x in bottoms]
+    with torch.no_grad():
+        top = Eltwise("MAX")(*bottoms)
+    assert top.tolist() == [5.0, 2.0, 1.0]
+    for x, old in zip(bottoms, before, strict=True):
+        torch.testing.assert_close(x, old, equal_nan=True, rtol=0, atol=0)
