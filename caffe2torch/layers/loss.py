@@ -103,9 +103,10 @@ class SoftmaxWithLoss(NormalizedLoss):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         log_probabilities = torch.log_softmax(x, self.axis)
-        # torch has the classes on axis 1.
-        rows = log_probabilities.flatten(0, self.axis - 1) if self.axis else log_probabilities.unsqueeze(0)
-        target = labels.detach().reshape(rows.shape[0], *rows.shape[2:]).long()
+        rows = log_probabilities
+        if self.axis != 1:  # torch has the classes there
+            rows = rows.flatten(0, self.axis - 1) if self.axis else rows.unsqueeze(0)
+        target = labels.long().reshape(rows.shape[0], *rows.shape[2:])
         ignored = NO_LABEL if self.ignore_label is None else self.ignore_label
         loss = F.nll_loss(rows, target, reduction="none", ignore_index=ignored)
         kept = None if self.ignore_label is None else target != ignored

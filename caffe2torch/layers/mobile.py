@@ -59,8 +59,9 @@ class ShuffleChannel(Layer):
         return cls(group)
 
     def forward(self, x: Tensor) -> Tensor:
-        groups = x.reshape(x.shape[0], self.group, x.shape[1] // self.group, *x.shape[2:])
-        return groups.transpose(1, 2).flatten(1, 2)
+        if x.ndim > 2:
+            return F.channel_shuffle(x, self.group)
+        return x.reshape(len(x), self.group, -1).transpose(1, 2).flatten(1)
 
     def extra_repr(self) -> str:
         return f"group={self.group}"

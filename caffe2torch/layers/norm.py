@@ -152,7 +152,7 @@ class BatchNorm(Layer):
         return None, None
 
     def _by_stored(self, x: Tensor) -> Tensor:
-        factor = torch.where(self.scale_factor == 0, 0.0, 1.0 / self.scale_factor)
+        factor = self.scale_factor.reciprocal().masked_fill(self.scale_factor == 0, 0.0)
         return torch.batch_norm(
             x,
             *self._affine(),
