@@ -145,7 +145,7 @@ class BatchNorm(Layer):
         stored = not self.training if self.use_global_stats is None else self.use_global_stats
         channels_second = x if x.ndim > 1 else x.unsqueeze(1)
         y = self._by_stored(channels_second) if stored else self._by_batch(channels_second)
-        return y.view_as(x)
+        return y if x.ndim > 1 else y.view_as(x)
 
     def _affine(self) -> tuple[Tensor | None, Tensor | None]:
         """The scale and the bias that follow; none here."""
