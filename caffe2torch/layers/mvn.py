@@ -16,6 +16,7 @@ from caffe2torch.layers.registry import Layer, Message, Shape, register
 class MVN(Layer):
     """(x - mean) / (deviation + eps) of each plane, or of each item with ``across_channels``.
 
+    The top always has four axes, as in Caffe: a bottom (N, C) gives (N, C, 1, 1), each value a plane of its own.
     ``normalize_variance`` false only subtracts the mean. Caffe's gradient counts eps as part of the deviation, so it
     is finite where all values are equal.
     """
@@ -49,7 +50,7 @@ class MVN(Layer):
     def _normalise(self, x: Tensor) -> Tensor:
         centred = self._centred(x)
         if not self.normalize_variance:
-            return centred.reshape(x.shape)
+            return centred.reshape(_four_axes(x))
         deviation = self._deviation(centred.detach())
         y = centred.div_(deviation)
         if y.requires_grad:
@@ -57,12 +58,11 @@ class MVN(Layer):
             fixed = y.detach()
             moved = (fixed * self._groups(x)).mean(-1, keepdim=True) / deviation
             y = y - fixed * (moved - moved.detach())
-        return y.reshape(x.shape)
+        return y.reshape(_four_axes(x))
 
     def _groups(self, x: Tensor) -> Tensor:
         """The values that share a mean, on the last axis."""
-        axis = 1 if self.across_channels else 2
-        return x.flatten(axis) if x.ndim > axis else x.unsqueeze(-1)
+        return x.reshape(_four_axes(x)).flatten(1 if self.across_channels else 2)
 
     def _centred(self, x: Tensor) -> Tensor:
         groups = self._groups(x)
@@ -74,3 +74,7 @@ class MVN(Layer):
 
     def extra_repr(self) -> str:
         return f"normalize_variance={self.normalize_variance}, across_channels={self.across_channels}, eps={self.eps:g}"
+
+
+def _four_axes(x: Tensor) -> Shape:
+    return (*x.shape, *(1,) * (4 - x.ndim))

@@ -22,7 +22,7 @@ def naive(x: np.ndarray, eps: float, *, across: bool, variance: bool) -> np.ndar
         row -= row.mean()
         if variance:
             row /= np.sqrt((row**2).mean()) + eps
-    return y.reshape(x.shape)
+    return y.reshape(*x.shape, *(1,) * (4 - x.ndim))  # Caffe's top always has four axes
 
 
 def naive_gradient(x: np.ndarray, g: np.ndarray, eps: float, *, across: bool, variance: bool) -> np.ndarray:
@@ -39,14 +39,14 @@ def naive_gradient(x: np.ndarray, g: np.ndarray, eps: float, *, across: bool, va
 
 @pytest.mark.parametrize("across", [False, True], ids=["planes", "items"])
 @pytest.mark.parametrize("variance", [False, True], ids=["mean", "variance"])
-@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (3, 2, 6), (3, 5)])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (3, 2, 6), (3, 5), (4, 1)])
 def test_mvn_and_its_gradient_equal_caffes_formula(across: bool, variance: bool, shape: tuple[int, ...]) -> None:
     made = MVN(normalize_variance=variance, across_channels=across, eps=0.5)
     random = np.random.RandomState(0)
     x, g = random.randn(*shape) * 3 + 1, random.randn(*shape)
     leaf = torch.from_numpy(x).requires_grad_()
     y = made(leaf)
-    y.backward(torch.from_numpy(g))
+    y.backward(torch.from_numpy(g).reshape(y.shape))
     kind = {"across": across, "variance": variance}
     np.testing.assert_allclose(y.detach().numpy(), naive(x, 0.5, **kind), rtol=1e-12, atol=1e-14)
     assert leaf.grad is not None
