@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -152,7 +153,8 @@ class BatchNorm(Layer):
         return None, None
 
     def _by_stored(self, x: Tensor) -> Tensor:
-        factor = self.scale_factor.reciprocal().masked_fill(self.scale_factor == 0, 0.0)
+        # 1 / factor, and 0 where the factor is 0.
+        factor = self.scale_factor.reciprocal().nan_to_num(math.nan, 0.0, 0.0)
         return torch.batch_norm(
             x,
             *self._affine(),
