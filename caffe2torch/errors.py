@@ -15,6 +15,7 @@
         DownloadError       a source that is gone, needs a browser, or delivered the wrong bytes
       OutputError           a result that cannot be written where it was asked for
       UsageError            options that contradict each other
+        MissingPackageError     an optional package that this needs and that is not installed
 
 The command line prints the message and exits with status 1 (2 for UsageError).
 """
@@ -77,3 +78,7 @@ class OutputError(Caffe2TorchError):
 
 class UsageError(Caffe2TorchError):
     """Options that contradict each other or miss a required companion."""
+
+
+class MissingPackageError(UsageError):
+    """An optional package that is needed here and not installed; the message names the extra to install."""

@@ -226,7 +226,7 @@ def test_the_tolerance_is_loose_from_the_first_long_sum_on() -> None:
 def test_solver_cases_are_skipped_with_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["verify", "--only", "solvers/adam", "--only", "layers/relu"]) == 0
     out = capsys.readouterr().out
-    assert "not yet: solvers/adam: training is not written yet" in out
+    assert "skipped: solvers/adam: training is not written yet" in out
     assert out.endswith("1 passed, 0 failed, 1 skipped\n")
 
 
@@ -441,3 +441,13 @@ def test_the_script_in_the_help_makes_what_is_read(
     exec("\n".join(line[2:] for line in lines), {})
     assert cli.main(own("--against", tmp_path / "blobs.npz")) == 0
     assert capsys.readouterr().out.endswith("5 blobs agree, 0 differ\n")
+
+
+def test_an_optional_package_that_is_not_installed_skips_its_cases(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "lmdb", None)
+    assert cli.main(["verify", "--only", "data/lmdb_raw*"]) == 0
+    out = capsys.readouterr().out
+    assert "0 passed, 0 failed, 5 skipped" in out
+    assert "needs the package lmdb: pip install 'caffe2torch[data]'" in out

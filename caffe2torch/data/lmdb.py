@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from caffe2torch.errors import FormatError, UsageError
+from caffe2torch.errors import FormatError, MissingPackageError
 
 
 class Lmdb:
@@ -64,7 +64,7 @@ def _package() -> Any:
     try:
         import lmdb
     except ImportError as error:
-        raise UsageError(
+        raise MissingPackageError(
             "reading LMDB databases needs the package lmdb: pip install 'caffe2torch[data]' (or pip install lmdb)"
         ) from error
     return lmdb

@@ -86,7 +86,7 @@ def remarks(results: Sequence[Result]) -> list[str]:
     reasons: dict[tuple[str, str], list[str]] = {}
     for result in results:
         if result.reason and result.status != "failed":
-            word = "not yet" if result.status == "skipped" else "not checked"
+            word = "skipped" if result.status == "skipped" else "not checked"
             reasons.setdefault((word, result.reason), []).append(result.case)
     return [
         f"{word}: {', '.join(cases) if len(cases) < 4 else f'{len(cases)} cases of {cases[0].partition(chr(47))[0]}'}: "

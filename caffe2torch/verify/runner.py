@@ -6,7 +6,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from caffe2torch.errors import Caffe2TorchError
+from caffe2torch.errors import Caffe2TorchError, MissingPackageError
 from caffe2torch.verify import formats, fullsize, nets
 from caffe2torch.verify.case import Case
 from caffe2torch.verify.compare import Check, Result
@@ -42,13 +42,15 @@ _FAULTS = (
 
 
 def run_case(case: Case) -> Result:
-    """Run one case; whatever stops it makes it fail."""
+    """Run one case; whatever stops it makes it fail, but for an optional package that is not installed."""
     start = time.perf_counter()
     try:
         kind = case.kind
         if kind in _NOT_YET:
             return Result(case.name, "skipped", reason=_NOT_YET[kind])
         checks = tuple(_RUN[kind](case))
+    except MissingPackageError as error:
+        return Result(case.name, "skipped", reason=str(error))
     except Caffe2TorchError as error:
         return _stopped(case, str(error), start)
     except _FAULTS as error:
