@@ -12,7 +12,10 @@ from caffe2torch.layers.registry import Layer, Message, Shape, canonical_axis, e
 
 @register("Reduction")
 class Reduction(Layer):
-    """coeff * the SUM, ASUM (of absolute values), SUMSQ (of squares) or MEAN over the axes from ``axis`` on."""
+    """coeff * the SUM, ASUM (of absolute values), SUMSQ (of squares) or MEAN over the axes from ``axis`` on.
+
+    The mean of no values (behind a Filter that lets nothing through) is NaN, as in Caffe.
+    """
 
     def __init__(self, operation: str = "SUM", *, axis: int = 0, coeff: float = 1.0) -> None:
         super().__init__()
@@ -30,7 +33,10 @@ class Reduction(Layer):
         elif self.operation == "SUMSQ":
             x = x.square()
         total = x.sum(tuple(range(self.axis, x.ndim)))
-        coeff = self.coeff / math.prod(x.shape[self.axis :]) if self.operation == "MEAN" else self.coeff
+        coeff = self.coeff
+        if self.operation == "MEAN":
+            count = math.prod(x.shape[self.axis :])
+            coeff = coeff / count if count else math.nan
         return total if coeff == 1.0 else total * coeff
 
     def extra_repr(self) -> str:

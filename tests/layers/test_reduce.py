@@ -38,6 +38,11 @@ def test_reduction_and_its_gradient_equal_their_definition(operation: str, axis:
     np.testing.assert_allclose(leaf.grad.numpy(), gradient, rtol=1e-12)
 
 
+def test_the_mean_of_no_values_is_nan_as_in_caffe() -> None:
+    made = layer('type: "Reduction" reduction_param { operation: MEAN }', [SHAPE])
+    assert made(torch.zeros(0, *SHAPE[1:])).isnan()
+
+
 @pytest.mark.parametrize("axis", [0, 1, -1])
 @pytest.mark.parametrize("tiles", [1, 3])
 def test_tile_repeats_the_blob_and_adds_up_gradients(axis: int, tiles: int) -> None:
