@@ -13,6 +13,7 @@
       ImageError            a picture that cannot be read or has a form no dialect defines
       ZooError              an unknown model name, or a model whose files are not here
         DownloadError       a source that is gone, needs a browser, or delivered the wrong bytes
+      RetrievalError        codes, features or labels that do not belong together, or a search nothing can answer
       OutputError           a result that cannot be written where it was asked for
       UsageError            options that contradict each other
         MissingPackageError     an optional package that this needs and that is not installed
@@ -70,6 +71,10 @@ class ZooError(Caffe2TorchError):
 
 class DownloadError(ZooError):
     """A download that failed: source gone, browser needed, wrong size or wrong hash."""
+
+
+class RetrievalError(Caffe2TorchError):
+    """Codes, features or labels that do not belong together, or a search that cannot be answered exactly."""
 
 
 class OutputError(Caffe2TorchError):
