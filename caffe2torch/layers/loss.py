@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caffe2torch.errors import LayerError
-from caffe2torch.layers.gradient import clamped, with_gradient_of
+from caffe2torch.layers.gradient import clamp_value_, with_gradient_of
 from caffe2torch.layers.registry import Layer, Message, Shape, canonical_axis, enum_name, refuse, register
 
 NO_LABEL = -(2**40) - 1
@@ -62,11 +62,11 @@ class NormalizedLoss(Loss):
 
     def normalized(self, losses: Tensor, kept: Tensor | None, items: int) -> Tensor:
         """The sum of ``losses`` (zero where not ``kept``) over the divisor; ``items`` is the batch size."""
-        total = losses.sum()
         if self.normalization == "VALID" and kept is not None:
-            return total / kept.sum().clamp(min=1)
-        divisor = {"FULL": losses.numel(), "VALID": losses.numel(), "BATCH_SIZE": items, "NONE": 1}[self.normalization]
-        return total / divisor
+            return losses.sum() / kept.sum().clamp(min=1)
+        values = losses.numel()
+        divisor = {"FULL": values, "VALID": values, "BATCH_SIZE": items, "NONE": 1}[self.normalization]
+        return losses.mean() if divisor == values else losses.sum() / divisor
 
     def extra_repr(self) -> str:
         ignored = "" if self.ignore_label is None else f", ignore_label={self.ignore_label}"
@@ -110,7 +110,7 @@ class SoftmaxWithLoss(NormalizedLoss):
         ignored = NO_LABEL if self.ignore_label is None else self.ignore_label
         loss = F.nll_loss(rows, target, reduction="none", ignore_index=ignored)
         kept = None if self.ignore_label is None else target != ignored
-        top = self.normalized(clamped(loss, most=-math.log(FLT_MIN)), kept, math.prod(x.shape[: self.axis]))
+        top = self.normalized(clamp_value_(loss, -math.log(FLT_MIN)), kept, math.prod(x.shape[: self.axis]))
         return (top, log_probabilities.detach().exp()) if self.probabilities else top
 
 
