@@ -25,7 +25,7 @@ def clamped(x: Tensor, *, least: float | None = None, most: float | None = None)
 
 
 def clamp_value_(x: Tensor, most: float) -> Tensor:
-    """As ``clamped``, over ``x`` itself, which nothing else may read (also no backward): it saves a small loss a tenth."""
+    """As ``clamped``, over ``x`` itself, which nothing else may read, no backward either: faster for small losses."""
     if torch.compiler.is_compiling():  # a compiled graph would lose the gradient of what is changed without one
         return clamped(x, most=most)
     x.detach().clamp_(max=most)
