@@ -1,0 +1,1 @@
+"""Measuring codes against published results: figures of the papers, reports, precision curves."""
