@@ -1,0 +1,167 @@
+"""Hamming distances between packed codes, and the one order every engine keeps.
+
+**Order.** A result is sorted by (distance, database position): codes at equal distance stand in the order of the
+database, as a stable sort of the distances leaves them. Ties are the rule for hash codes, so this is part of every
+answer, also where the k-th place falls within a tie.
+
+**Words.** Distances are taken on whole machine words: packed codes of 1, 2 or up to 4 bytes become one word of 8, 16 or
+32 bits, longer ones rows of 64-bit words. The bytes added are zero in queries and database alike, so no distance
+changes. Byte order within a word is that of memory; XOR and popcount do not depend on it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe2torch.errors import RetrievalError
+from caffe2torch.retrieval.codes import MAX_BITS, Packed, packed_width
+
+Words = npt.NDArray[Any]
+Positions = npt.NDArray[np.int64]
+Distances = npt.NDArray[np.int32]
+
+_WORD_TYPES: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32}
+_TABLE_TYPES: dict[int, Any] = {1: np.uint8, 2: np.uint16}
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """What lies within a radius: query i has ``positions[limits[i]:limits[i + 1]]``, in (distance, position) order."""
+
+    limits: npt.NDArray[np.int64]
+    positions: Positions
+    distances: Distances
+
+    def __len__(self) -> int:
+        return len(self.limits) - 1
+
+    def __getitem__(self, query: int) -> tuple[Positions, Distances]:
+        row = slice(self.limits[query], self.limits[query + 1])
+        return self.positions[row], self.distances[row]
+
+    @staticmethod
+    def collect(parts: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> Neighbours:
+        """From each query's (positions, distances)."""
+        limits = np.zeros(len(parts) + 1, np.int64)
+        np.cumsum([len(positions) for positions, _ in parts], out=limits[1:])
+        return Neighbours(
+            limits=limits,
+            positions=np.concatenate([np.zeros(0, np.int64), *(positions for positions, _ in parts)]),
+            distances=np.concatenate([np.zeros(0, np.int32), *(distances for _, distances in parts)], dtype=np.int32),
+        )
+
+
+def stride(bits: int) -> int:
+    """Bytes one code takes as whole words: 1, 2, 4 or a multiple of 8."""
+    width = packed_width(bits)
+    return width if width in _WORD_TYPES else 4 if width == 3 else -(-width // 8) * 8
+
+
+def pad(packed: Packed, bits: int) -> Packed:
+    """(N, width) bytes to contiguous, word-aligned (N, stride) bytes; what is so already is not copied."""
+    wanted, width = stride(bits), packed_width(bits)
+    if packed.shape[1:] not in {(wanted,), (width,)}:
+        raise RetrievalError(f"{bits}-bit codes are (N, {width}) bytes, got shape {packed.shape}")
+    if packed.shape[1] == wanted and packed.flags.c_contiguous and packed.ctypes.data % min(wanted, 8) == 0:
+        return packed
+    padded = np.zeros((len(packed), wanted), np.uint8)
+    padded[:, : packed.shape[1]] = packed
+    return padded
+
+
+def as_words(packed: Packed, bits: int) -> Words:
+    """(N, width) packed bytes, or already padded ones, as (N, words) unsigned integers."""
+    padded = pad(packed, bits)
+    words: Words = padded.view(_WORD_TYPES.get(padded.shape[1], np.uint64))
+    return words
+
+
+def check_codes(packed: npt.NDArray[Any], bits: int, *, what: str = "codes") -> Packed:
+    """The same array when it holds codes of ``bits`` bits, otherwise RetrievalError saying why not."""
+    if not 1 <= bits <= MAX_BITS:
+        raise RetrievalError(f"codes of {bits} bits are not possible, only 1 to {MAX_BITS}")
+    packed = np.asarray(packed)
+    width = packed_width(bits)
+    if packed.dtype != np.uint8 or packed.ndim != 2:
+        raise RetrievalError(f"{what} are {packed.dtype} {packed.shape}; packed codes are uint8 (N, {width})")
+    if packed.shape[1] != width:
+        raise RetrievalError(
+            f"{what} have {packed.shape[1]} bytes each, codes of {bits} bits have {width}; are they of the same model?"
+        )
+    if bits % 8 and len(packed) and bool((packed[:, -1] & ((1 << (-bits % 8)) - 1)).any()):
+        raise RetrievalError(f"{what} have bits set beyond the first {bits}: not packed as numpy.packbits does it")
+    return packed
+
+
+def distance_type(bits: int) -> Any:
+    """The smallest unsigned integer type that holds 0 to ``bits``; short types sort fastest."""
+    return np.uint8 if bits < 1 << 8 else np.uint16 if bits < 1 << 16 else np.uint32
+
+
+def _count_by_table(words: Words, out: npt.NDArray[np.uint8]) -> None:
+    """Set bits of each word, for numpy before 2.0: a table of 16-bit pieces."""
+    piece = _TABLE_TYPES.get(words.itemsize, np.uint16)
+    counts = _TABLE[np.ascontiguousarray(words).view(piece)]
+    counts.reshape(*words.shape, words.itemsize // piece().itemsize).sum(axis=-1, dtype=np.uint8, out=out)
+
+
+_TABLE = np.unpackbits(np.arange(1 << 16, dtype="<u2").view(np.uint8).reshape(-1, 2), axis=1).sum(1, dtype=np.uint8)
+
+
+def count_bits(words: Words, out: npt.NDArray[np.uint8]) -> None:
+    """Write the number of set bits of each word to ``out``."""
+    if hasattr(np, "bitwise_count"):
+        np.bitwise_count(words, out=out)
+    else:
+        _count_by_table(words, out)
+
+
+class Scanner:
+    """Distances of one query at a time to stretches of a database, in memory that is used again and again."""
+
+    def __init__(self, words: Words, bits: int, rows: int) -> None:
+        """``words`` is the database, (N, words); no stretch is longer than ``rows``."""
+        rows = min(rows, len(words))
+        self.words = words
+        self.mixed = np.empty(rows, words.dtype)
+        self.counts = np.empty(rows, np.uint8)
+        self.sums = np.empty(rows, distance_type(bits)) if words.shape[1] > 1 else self.counts
+
+    def distances(self, query: Words, start: int, stop: int) -> npt.NDArray[Any]:
+        """Distances to rows ``start`` to ``stop``; valid until the next call."""
+        count = stop - start
+        mixed, counts, sums = self.mixed[:count], self.counts[:count], self.sums[:count]
+        if self.words.shape[1] == 1:
+            np.bitwise_xor(self.words[start:stop, 0], query[0], out=mixed)
+            count_bits(mixed, counts)
+            return counts
+        sums.fill(0)
+        for column in range(self.words.shape[1]):
+            np.bitwise_xor(self.words[start:stop, column], query[column], out=mixed)
+            count_bits(mixed, counts)
+            np.add(sums, counts, out=sums)
+        return sums
+
+
+def default_threads() -> int:
+    """The processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
+def in_threads(work: Callable[[int, int], Any], count: int, *, threads: int, block: int) -> Iterator[Any]:
+    """``work(start, stop)`` for each block of ``count`` rows, results in order; numpy lets the threads run."""
+    starts = range(0, count, block)
+    if threads == 1 or len(starts) <= 1:
+        yield from (work(start, min(start + block, count)) for start in starts)
+        return
+    with ThreadPoolExecutor(min(threads, len(starts))) as pool:
+        yield from pool.map(lambda start: work(start, min(start + block, count)), starts)
