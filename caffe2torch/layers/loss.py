@@ -214,7 +214,7 @@ class ContrastiveLoss(Loss):
     def forward(self, a: Tensor, b: Tensor, similar: Tensor) -> Tensor:
         squared = (a.flatten(1) - b.flatten(1)).square().sum(1)
         if self.legacy:
-            apart = (self.margin - squared).clamp(min=0.0)
+            apart = F.relu(self.margin - squared)  # clamp would pass the gradient at 0
         else:
             distance = squared.detach().sqrt()
             gap = (self.margin - distance).clamp(min=0.0)

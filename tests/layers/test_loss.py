@@ -119,6 +119,13 @@ def test_contrastive_gradient_of_equal_dissimilar_items_is_zero() -> None:
     assert a.grad.tolist() == [[0.0, 0.0, 0.0]]
 
 
+def test_legacy_contrastive_gradient_at_the_margin_itself_is_zero() -> None:
+    a, b = torch.tensor([[2.0, 0.0]], requires_grad=True), torch.zeros(1, 2)
+    ContrastiveLoss(4.0, legacy=True)(a, b, torch.zeros(1)).backward()
+    assert a.grad is not None
+    assert a.grad.tolist() == [[0.0, 0.0]]
+
+
 def test_contrastive_gradient_divides_by_the_distance_and_a_little() -> None:
     a, b = torch.tensor([[0.01]], requires_grad=True), torch.zeros(1, 1)
     ContrastiveLoss()(a, b, torch.zeros(1)).backward()
