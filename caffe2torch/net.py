@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from caffe2torch.errors import GraphError, UsageError
 from caffe2torch.graph import Graph, Node, ParamSpec, near
-from caffe2torch.layers import registry
 from caffe2torch.layers.gradient import with_gradient_of
 from caffe2torch.layers.registry import Layer, Shape
 from caffe2torch.overwriting import overwritten, with_caffes_gradient
@@ -211,11 +210,12 @@ def _plan(
     for index, node in enumerate(nodes):
         for blob in (*node.bottoms, *node.writes):
             last[blob] = index
-    late = overwritten(nodes, [modules[structure.attributes[node.index]] for node in nodes])
+    layers = [modules[structure.attributes[node.index]] for node in nodes]
+    late = overwritten(nodes, layers)
     watched = {nodes[index].tops[0] for index in late}
     steps: list[Step] = []
     made: set[str] = set(graph.inputs)
-    for index, node in enumerate(nodes):
+    for index, (node, layer) in enumerate(zip(nodes, layers, strict=True)):
         made.update(node.tops)
         refreshed = tuple((b, t) for b, t in node.refreshed if b in made and (b in outputs or last[b] > index))
         steps.append(
@@ -223,7 +223,7 @@ def _plan(
                 module=structure.attributes[node.index],
                 bottoms=node.bottoms,
                 tops=node.tops,
-                detached=_detached(node, graph),
+                detached=_detached(node, layer, forced=graph.force_backward),
                 refreshed=refreshed,
                 overwritten=index in late,
                 watched=tuple(blob for blob in node.writes if blob in watched),
@@ -235,13 +235,7 @@ def _plan(
     return tuple(steps)
 
 
-def _detached(node: Node, graph: Graph) -> tuple[bool, ...]:
+def _detached(node: Node, layer: Layer, *, forced: bool) -> tuple[bool, ...]:
     """Where Caffe propagates nothing: labels, and ``propagate_down: false`` unless ``force_backward`` overrides it."""
-    cls = registry.find(node.type)
-    assert cls is not None
-    cut = []
-    for index in range(len(node.bottoms)):
-        asked = not node.propagate_down or node.propagate_down[index]
-        forced = graph.force_backward and index not in cls.no_gradient
-        cut.append(not forced and (not asked or index in cls.no_gradient))
-    return tuple(cut)
+    asked = node.propagate_down or (True,) * len(node.bottoms)
+    return tuple(i in layer.no_gradient or not (ask or forced) for i, ask in enumerate(asked))

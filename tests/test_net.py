@@ -196,7 +196,7 @@ def test_names_that_meet_in_one_attribute_are_numbered() -> None:
 
 def test_unknown_layer_types_are_listed_at_once() -> None:
     text = 'layer { name: "p" type: "Poolling" bottom: "x" top: "p" } layer { name: "q" type: "Zzz" bottom: "p" }'
-    with pytest.raises(UnsupportedLayerError, match=r"(?s)'Poolling'.*did you mean 'Pooling'.*'Zzz'"):
+    with pytest.raises(UnsupportedLayerError, match=r"(?s)'Poolling'.*did you mean 'Pooling'.*'Zzz'.*custom-layers"):
         net(text)
 
 
@@ -228,6 +228,12 @@ def test_propagate_down_false_cuts_the_gradient() -> None:
     made(torch.randn(2, 3))["e"].sum().backward()
     assert made.layer("a").weight.grad is not None
     assert made.layer("b").weight.grad is None
+
+
+def test_what_no_gradient_reaches_depends_on_the_layers_own_bottoms() -> None:
+    chosen = 'layer { name: "f" type: "Filter" bottom: "a" bottom: "s" top: "f" }'
+    made = net(product("x", "a", 2) + product("x", "s", 1) + chosen)
+    assert made.plan[-1].detached == (False, True)
 
 
 def test_parameter_specs_carry_the_multipliers() -> None:

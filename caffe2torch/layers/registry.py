@@ -194,5 +194,5 @@ def require(wanted: Sequence[tuple[str, str]]) -> None:
     raise UnsupportedLayerError(
         "no class is registered for these layer types:\n"
         + "\n".join(lines)
-        + "\nAdd one with @caffe2torch.register(TYPE) (see caffe2torch/layers/registry.py)."
+        + "\nAdd one with @caffe2torch.register(TYPE): docs/custom-layers.md shows how."
     )
