@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,8 +13,6 @@ from torch.nn import functional as F
 from caffe2torch.errors import LayerError
 from caffe2torch.fillers import fill
 from caffe2torch.layers.registry import Layer, Message, Shape, canonical_axis, parameter, register
-
-_CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 @register("Convolution")
@@ -26,6 +25,8 @@ class Convolution(Layer):
     blobs = ("weight", "bias")
     bottoms = (1, None)
     tops = (1, None)
+    by_torch: ClassVar[Mapping[int, Callable[..., Tensor]]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+    """torch's function by the number of spatial axes."""
 
     def __init__(
         self,
@@ -124,45 +125,43 @@ class Convolution(Layer):
         batch = x.shape[: self.axis]
         if self.axis != 1:
             x = x.reshape(math.prod(batch), *x.shape[self.axis :])
-        y = self.compute(x)
+        y = self.compute(x, self.weight, self.bias)
         return y if self.axis == 1 else y.reshape(*batch, *y.shape[1:])
 
-    def compute(self, x: Tensor) -> Tensor:
-        """The top of a bottom whose channels are on axis 1."""
-        return _convolve(x, self.weight, self.bias, self.stride, self.pad, self.dilation, self.group)
+    def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None, first: int = 0) -> Tensor:
+        """The top of ``x`` (N, C, ...), whose spatial axes are those of the layer from ``first`` on; any number."""
+        spatial = weight.ndim - 2
+        if spatial == 0:
+            return self.by_torch[1](x.unsqueeze(2), weight.unsqueeze(2), bias, groups=self.group).squeeze(2)
+        if spatial not in self.by_torch:
+            return self.by_places(x, weight, bias, first)
+        return self.by_torch[spatial](
+            x,
+            weight,
+            bias,
+            stride=self.stride[first:],
+            padding=self.pad[first:],
+            dilation=self.dilation[first:],
+            groups=self.group,
+        )
+
+    def by_places(self, x: Tensor, weight: Tensor, bias: Tensor | None, first: int) -> Tensor:
+        """Every place of the kernel's first axis convolves over the others, with the input's first one as batch."""
+        stride, pad, dilation = self.stride[first], self.pad[first], self.dilation[first]
+        rows = F.pad(x, (0, 0) * (x.ndim - 3) + (pad, pad)).transpose(1, 2)
+        reach = dilation * (weight.shape[2] - 1)
+        parts = []
+        for place in range(weight.shape[2]):
+            part = rows[:, place * dilation : rows.shape[1] - reach + place * dilation : stride]
+            y = self.compute(part.flatten(0, 1), weight[:, :, place], None if place else bias, first + 1)
+            parts.append(y.reshape(*part.shape[:2], *y.shape[1:]).transpose(1, 2))
+        return torch.stack(parts).sum(0)
 
     def extra_repr(self) -> str:
         return (
             f"{tuple(self.weight.shape)}, stride={self.stride}, pad={self.pad}, dilation={self.dilation}, "
             f"group={self.group}, bias={self.bias is not None}"
         )
-
-
-def _convolve(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: tuple[int, ...],
-    pad: tuple[int, ...],
-    dilation: tuple[int, ...],
-    group: int,
-) -> Tensor:
-    """torch's convolution, extended to no spatial axis and to more than three."""
-    spatial = weight.ndim - 2
-    if spatial in _CONVOLUTIONS:
-        return _CONVOLUTIONS[spatial](x, weight, bias, stride, pad, dilation, group)
-    if spatial == 0:
-        return F.conv1d(x.unsqueeze(2), weight.unsqueeze(2), bias, groups=group).squeeze(2)
-    # Every place of the kernel's first axis is a convolution over the others, with the input's first one as batch.
-    x = F.pad(x, (0, 0) * (spatial - 1) + (pad[0], pad[0])).transpose(1, 2)
-    reach = dilation[0] * (weight.shape[2] - 1)
-    parts = []
-    for place in range(weight.shape[2]):
-        part = x[:, place * dilation[0] : x.shape[1] - reach + place * dilation[0] : stride[0]]
-        rest = (stride[1:], pad[1:], dilation[1:])
-        y = _convolve(part.flatten(0, 1), weight[:, :, place], None if place else bias, *rest, group)
-        parts.append(y.reshape(*part.shape[:2], *y.shape[1:]).transpose(1, 2))
-    return torch.stack(parts).sum(0)
 
 
 def per_axis(p: Message, field: str, pair: str | None, spatial: int, *, default: int | None) -> tuple[int, ...]:

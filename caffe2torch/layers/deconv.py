@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,12 +10,6 @@ from caffe2torch.errors import LayerError
 from caffe2torch.layers.conv import Convolution
 from caffe2torch.layers.registry import Shape, register
 
-_DECONVOLUTIONS: dict[int, Callable[..., Tensor]] = {
-    1: F.conv_transpose1d,
-    2: F.conv_transpose2d,
-    3: F.conv_transpose3d,
-}
-
 
 @register("Deconvolution")
 class Deconvolution(Convolution):
@@ -25,6 +17,8 @@ class Deconvolution(Convolution):
 
     A spatial axis has stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad values afterwards.
     """
+
+    by_torch = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
     @staticmethod
     def weight_shape(in_channels: int, num_output: int, group: int) -> Shape:
@@ -44,39 +38,21 @@ class Deconvolution(Convolution):
                     f"{stride}, dilation {dilation}), and pad {pad} takes {2 * pad} of them: make pad smaller"
                 )
 
-    def compute(self, x: Tensor) -> Tensor:
-        return _deconvolve(x, self.weight, self.bias, self.stride, self.pad, self.dilation, self.group)
-
-
-def _deconvolve(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: tuple[int, ...],
-    pad: tuple[int, ...],
-    dilation: tuple[int, ...],
-    group: int,
-) -> Tensor:
-    """torch's transposed convolution, extended to no spatial axis and to more than three."""
-    spatial = weight.ndim - 2
-    if spatial in _DECONVOLUTIONS:
-        return _DECONVOLUTIONS[spatial](x, weight, bias, stride, pad, 0, group, dilation)
-    if spatial == 0:
-        return F.conv_transpose1d(x.unsqueeze(2), weight.unsqueeze(2), bias, groups=group).squeeze(2)
-    # Every place of the kernel's first axis is a deconvolution over the others, with the input's first one as batch.
-    rows = x.transpose(1, 2)
-    span = stride[0] * (rows.shape[1] - 1) + 1
-    whole = span + dilation[0] * (weight.shape[2] - 1)
-    total: Tensor | None = None
-    for place in range(weight.shape[2]):
-        rest = (stride[1:], pad[1:], dilation[1:])
-        part = _deconvolve(rows.flatten(0, 1), weight[:, :, place], None, *rest, group)
-        part = part.reshape(*rows.shape[:2], *part.shape[1:]).transpose(1, 2)
-        total = part.new_zeros(*part.shape[:2], whole, *part.shape[3:]) if total is None else total
-        start = place * dilation[0]
-        spread = torch.zeros_like(total)
-        spread[:, :, start : start + span : stride[0]] = part
-        total = total + spread
-    assert total is not None  # a kernel has at least one place
-    y = total[:, :, pad[0] : whole - pad[0]]
-    return y if bias is None else y + bias.reshape(-1, *(1,) * spatial)
+    def by_places(self, x: Tensor, weight: Tensor, bias: Tensor | None, first: int) -> Tensor:
+        """Every place of the kernel's first axis spreads over the others, with the input's first one as batch."""
+        stride, pad, dilation = self.stride[first], self.pad[first], self.dilation[first]
+        rows = x.transpose(1, 2)
+        span = stride * (rows.shape[1] - 1) + 1
+        whole = span + dilation * (weight.shape[2] - 1)
+        total: Tensor | None = None
+        for place in range(weight.shape[2]):
+            part = self.compute(rows.flatten(0, 1), weight[:, :, place], None, first + 1)
+            part = part.reshape(*rows.shape[:2], *part.shape[1:]).transpose(1, 2)
+            total = part.new_zeros(*part.shape[:2], whole, *part.shape[3:]) if total is None else total
+            start = place * dilation
+            spread = torch.zeros_like(total)
+            spread[:, :, start : start + span : stride] = part
+            total = total + spread
+        assert total is not None  # a kernel has at least one place
+        y = total[:, :, pad : whole - pad]
+        return y if bias is None else y + bias.reshape(-1, *(1,) * (x.ndim - 2))

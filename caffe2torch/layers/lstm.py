@@ -58,22 +58,12 @@ class LSTM(Recurrent):
     blobs = ("W_xc", "b_c", "W_xc_static", "W_hc")
     states = ("hidden", "cell")
 
-    def __init__(
-        self,
-        in_features: int,
-        num_output: int,
-        *,
-        static_features: int | None = None,
-        streams: int = 1,
-        expose_hidden: bool = False,
-    ) -> None:
-        super().__init__(
-            in_features, num_output, static_features=static_features, streams=streams, expose_hidden=expose_hidden
-        )
-        self.W_xc = parameter((4 * num_output, in_features))
-        self.b_c = parameter((4 * num_output,))
-        self.W_xc_static = None if static_features is None else parameter((4 * num_output, static_features))
-        self.W_hc = parameter((4 * num_output, num_output))
+    def make_blobs(self, in_features: int, static_features: int | None) -> None:
+        gates = 4 * self.num_output
+        self.W_xc = parameter((gates, in_features))
+        self.b_c = parameter((gates,))
+        self.W_xc_static = None if static_features is None else parameter((gates, static_features))
+        self.W_hc = parameter((gates, self.num_output))
 
     def run(
         self, x: Tensor, cont: Tensor, static: Tensor | None, first: Sequence[Tensor]

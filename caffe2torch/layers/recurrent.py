@@ -57,6 +57,11 @@ class Recurrent(Layer):
         for name in self.states:
             kept = None if expose_hidden else torch.zeros(streams, num_output)
             self.register_buffer(name, kept, persistent=False)
+        self.make_blobs(in_features, static_features)
+
+    def make_blobs(self, in_features: int, static_features: int | None) -> None:
+        """Make the parameter blobs."""
+        raise NotImplementedError
 
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Recurrent:
@@ -155,24 +160,14 @@ class RNN(Recurrent):
     blobs = ("W_xh", "b_h", "W_xh_static", "W_hh", "W_ho", "b_o")
     states = ("hidden",)
 
-    def __init__(
-        self,
-        in_features: int,
-        num_output: int,
-        *,
-        static_features: int | None = None,
-        streams: int = 1,
-        expose_hidden: bool = False,
-    ) -> None:
-        super().__init__(
-            in_features, num_output, static_features=static_features, streams=streams, expose_hidden=expose_hidden
-        )
-        self.W_xh = parameter((num_output, in_features))
-        self.b_h = parameter((num_output,))
-        self.W_xh_static = None if static_features is None else parameter((num_output, static_features))
-        self.W_hh = parameter((num_output, num_output))
-        self.W_ho = parameter((num_output, num_output))
-        self.b_o = parameter((num_output,))
+    def make_blobs(self, in_features: int, static_features: int | None) -> None:
+        size = self.num_output
+        self.W_xh = parameter((size, in_features))
+        self.b_h = parameter((size,))
+        self.W_xh_static = None if static_features is None else parameter((size, static_features))
+        self.W_hh = parameter((size, size))
+        self.W_ho = parameter((size, size))
+        self.b_o = parameter((size,))
 
     def run(
         self, x: Tensor, cont: Tensor, static: Tensor | None, first: Sequence[Tensor]
