@@ -2,75 +2,14 @@
 
 from __future__ import annotations
 
-# V1LayerParameter.LayerType by number; 0 is NONE.
-V1_TYPES = {
-    1: "Accuracy",
-    2: "BNLL",
-    3: "Concat",
-    4: "Convolution",
-    5: "Data",
-    6: "Dropout",
-    7: "EuclideanLoss",
-    8: "Flatten",
-    9: "HDF5Data",
-    10: "HDF5Output",
-    11: "Im2col",
-    12: "ImageData",
-    13: "InfogainLoss",
-    14: "InnerProduct",
-    15: "LRN",
-    16: "MultinomialLogisticLoss",
-    17: "Pooling",
-    18: "ReLU",
-    19: "Sigmoid",
-    20: "Softmax",
-    21: "SoftmaxWithLoss",
-    22: "Split",
-    23: "TanH",
-    24: "WindowData",
-    25: "Eltwise",
-    26: "Power",
-    27: "SigmoidCrossEntropyLoss",
-    28: "HingeLoss",
-    29: "MemoryData",
-    30: "ArgMax",
-    31: "Threshold",
-    32: "DummyData",
-    33: "Slice",
-    34: "MVN",
-    35: "AbsVal",
-    36: "Silence",
-    37: "ContrastiveLoss",
-    38: "Exp",
-    39: "Deconvolution",
-}
+from caffe2torch import schema, upgrade
+
+_ENUM = schema.message_type("V1LayerParameter").DESCRIPTOR.enum_types_by_name["LayerType"].values_by_name
+
+V1_TYPES: dict[int, str] = {_ENUM[old].number: name for old, name in upgrade.V2_TYPES.items()}
+"""V1LayerParameter.LayerType by number; 0 is NONE."""
 
 V1_NUMBERS = {name: number for number, name in V1_TYPES.items()}
 
-# V0LayerParameter.type. A "padding" layer has no weights and becomes part of the next layer.
-V0_TYPES = {
-    "accuracy": "Accuracy",
-    "bnll": "BNLL",
-    "concat": "Concat",
-    "conv": "Convolution",
-    "data": "Data",
-    "dropout": "Dropout",
-    "euclidean_loss": "EuclideanLoss",
-    "flatten": "Flatten",
-    "hdf5_data": "HDF5Data",
-    "hdf5_output": "HDF5Output",
-    "im2col": "Im2col",
-    "images": "ImageData",
-    "infogain_loss": "InfogainLoss",
-    "innerproduct": "InnerProduct",
-    "lrn": "LRN",
-    "multinomial_logistic_loss": "MultinomialLogisticLoss",
-    "pool": "Pooling",
-    "relu": "ReLU",
-    "sigmoid": "Sigmoid",
-    "softmax": "Softmax",
-    "softmax_loss": "SoftmaxWithLoss",
-    "split": "Split",
-    "tanh": "TanH",
-    "window_data": "WindowData",
-}
+V0_TYPES = {text: upgrade.V2_TYPES[old] for text, old in upgrade.V0_TYPES.items()}
+"""V0LayerParameter.type. A "padding" layer has no weights and becomes part of the next layer."""
