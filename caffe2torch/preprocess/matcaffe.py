@@ -19,18 +19,6 @@ def imresize(image: Image, size: tuple[int, int]) -> Planes:
     return _resize(checked(image), "bgr", size, (0, 0, *size)).copy()
 
 
-def resize_matrices(shape: tuple[int, int], spec: Spec) -> tuple[Planes, Planes]:
-    """Row matrix (crop height, H) and column matrix (crop width, W) for pictures of ``shape``, on any device.
-
-    ``rows @ plane @ columns.T`` is the resized, cropped plane, before the mean is subtracted.
-    """
-    assert spec.resize is not None  # Spec sees to it
-    top, left, height, width = crop_place(spec, spec.resize)
-    rows = Axis(triangle_taps, shape[0], spec.resize[0], top, height)
-    columns = Axis(triangle_taps, shape[1], spec.resize[1], left, width)
-    return rows.matrix(), columns.matrix()
-
-
 class Matcaffe:
     """A picture to the net's input as the papers' MATLAB code makes it; thread-safe."""
 

@@ -81,15 +81,6 @@ class Axis:
             self.start = min(block[2] for block in self.blocks)
             self.stop = max(block[3] for block in self.blocks)
 
-    def matrix(self) -> NDArray[np.float32]:
-        """The whole axis as a dense matrix (count, size), for a product on another device."""
-        dense = np.zeros((self.count, self.size), np.float32)
-        if self.identity:
-            dense[np.arange(self.count), self.start + np.arange(self.count)] = 1.0
-        for low, high, start, stop, matrix in self.blocks:
-            dense[low:high, start:stop] = matrix
-        return dense
-
     def along_rows(self, values: Planes) -> Planes:
         """(C, stop - start, W) -> (C, count, W); ``values`` hold only the input rows start..stop."""
         if self.identity:

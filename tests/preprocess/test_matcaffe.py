@@ -13,7 +13,7 @@ import torch
 from caffe2torch import preprocess
 from caffe2torch.errors import ImageError, UsageError
 from caffe2torch.preprocess import Spec, resize
-from caffe2torch.preprocess.matcaffe import imresize, resize_matrices
+from caffe2torch.preprocess.matcaffe import imresize
 
 from . import naive
 
@@ -161,15 +161,6 @@ def test_threads_share_one_object() -> None:
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(make, pictures * 5))
     assert all(np.array_equal(got, expected[k % 12]) for k, got in enumerate(made))
-
-
-@pytest.mark.parametrize("shape", [(375, 500), (20, 400), (256, 256)], ids=str)
-def test_dense_matrices_give_the_same_resize(shape: tuple[int, int]) -> None:
-    spec = Spec(dialect="matcaffe", resize=(256, 256), crop=(227, 227))
-    image = picture(*shape)
-    rows, columns = resize_matrices(shape, spec)
-    made = rows.astype(np.float64) @ image.transpose(2, 0, 1) @ columns.T.astype(np.float64)
-    assert np.abs(made - preprocess.make(spec)(image)).max() < GREY_LEVELS
 
 
 @pytest.mark.parametrize("dialect", ["matcaffe", "pycaffe"])
