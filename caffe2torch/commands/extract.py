@@ -89,7 +89,8 @@ def _add_output_arguments(group: argparse._ArgumentGroup) -> None:
         "--out",
         default="codes.h5",
         metavar="FILE",
-        help="the codes: .h5, .npz, .csv, or .mat (v7.3 with binary_codes and list_im); default: codes.h5",
+        help="the codes: .h5, .npz, .csv, or .mat (v7.3 with binary_codes and list_im, without the labels of a list); "
+        "default: codes.h5",
     )
     group.add_argument(
         "--features",
