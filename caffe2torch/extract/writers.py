@@ -68,7 +68,8 @@ def write_h5(path: Path, contents: Contents) -> None:
             "paths": _dataset(file, "paths", (rows,), text),
         }
         if contents.feature_size:
-            targets["features"] = _dataset(file, "features", (rows, contents.feature_size), np.float32)
+            # in one piece, not chunked like the others: retrieval.Features then maps it where it lies
+            targets["features"] = file.create_dataset("features", (rows, contents.feature_size), np.float32)
         if contents.labelled:
             targets["labels"] = _dataset(file, "labels", (rows,), np.int64)
         row = 0
@@ -121,7 +122,8 @@ def write_npz(path: Path, contents: Contents) -> None:
         _stream(archive, "paths", name.str, (contents.rows,), names)
         if contents.feature_size:
             values = (c.features for c in contents.chunks())
-            _stream(archive, "features", "<f4", (contents.rows, contents.feature_size), values)
+            shape = (contents.rows, contents.feature_size)
+            _stream(archive, "features", "<f4", shape, values, compressed=False)
         if contents.labelled:
             labels = (np.array([e.label for e in c.entries], "<i8") for c in contents.chunks())
             _stream(archive, "labels", "<i8", (contents.rows,), labels)
@@ -134,9 +136,21 @@ def _small(archive: zipfile.ZipFile, name: str, value: Any) -> None:
         np.lib.format.write_array(stream, np.asanyarray(value), allow_pickle=False)
 
 
-def _stream(archive: zipfile.ZipFile, name: str, descr: str, shape: tuple[int, ...], pieces: Iterator[Any]) -> None:
-    """An .npy member written piece by piece, so that the whole array is never in memory."""
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+def _stream(
+    archive: zipfile.ZipFile,
+    name: str,
+    descr: str,
+    shape: tuple[int, ...],
+    pieces: Iterator[Any],
+    *,
+    compressed: bool = True,
+) -> None:
+    """An .npy member written piece by piece, so that the whole array is never in memory.
+
+    What is not compressed, as features are, can be mapped from where it lies by retrieval.Features.
+    """
+    member = f"{name}.npy" if compressed else zipfile.ZipInfo(f"{name}.npy")  # a ZipInfo is stored by default
+    with archive.open(member, "w", force_zip64=True) as stream:
         np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
         for piece in pieces:
             stream.write(np.ascontiguousarray(piece, dtype=descr).tobytes())

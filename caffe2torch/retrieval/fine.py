@@ -1,0 +1,181 @@
+"""Search by float features, exactly: the reference that coarse-to-fine search is measured against, and its second half.
+
+Distances are defined in float64 from differences, so equal features are at distance 0 exactly:
+
+- ``euclidean``: sqrt(sum((x - q)^2)).
+- ``cosine``: sum((x / |x| - q / |q|)^2) / 2, which is 1 - cos(x, q) without its loss of digits near 0. A row of zeros
+  has no direction: it is at distance infinity, behind all others. A query of zeros is refused. So are lengths below
+  SHORTEST, which only float64 features can have.
+
+The order is by (distance, row). Most rows never need that formula: a matrix product gives |x|^2 + |q|^2 - 2xq fast but
+inexactly, within an error that has a bound. Only rows whose bounds reach down to the k-th smallest upper bound are
+computed exactly, so the result is that of computing all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe2torch.errors import RetrievalError, UsageError
+from caffe2torch.retrieval.feature_files import Matrix
+from caffe2torch.retrieval.features import Doubles, Features, Rows, check_queries, sum_of_squares
+
+METRICS = ("euclidean", "cosine")
+PRODUCTS = 1 << 27
+"""Bytes of products held at a time: that many queries go through the features together."""
+SHORTEST = 1e-145
+"""Lengths below this are lost where float64 squares underflow, and count as 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class FloatHits:
+    """``rows`` (Q, k) int64 of the features, nearest first, and ``distances`` (Q, k) float64."""
+
+    rows: Rows
+    distances: Doubles
+
+
+@dataclass(frozen=True, eq=False)
+class _Query:
+    values: Doubles  # (D,); of length 1 for cosine
+    rounded: Matrix  # (D,) in the type of the products
+    square: float
+
+
+class FloatSearch:
+    """Exhaustive search in ``features``, and the same ranking among some of their rows."""
+
+    def __init__(self, features: Features, *, metric: str = "euclidean") -> None:
+        """Raises UsageError for a metric other than ``euclidean`` and ``cosine``."""
+        if metric not in METRICS:
+            raise UsageError(f"metric {metric!r}: choose one of {', '.join(METRICS)}")
+        self.features, self.metric = features, metric
+
+    def search(self, queries: npt.ArrayLike, k: int) -> FloatHits:
+        """The ``k`` nearest rows of each query feature (Q, D), by (distance, row).
+
+        Memory beside the mapped file: PRODUCTS bytes, or what one query needs (4 or 8 bytes a row). Raises
+        RetrievalError.
+        """
+        check_k(k, len(self.features), "rows of features")
+        prepared = self.prepare(queries)
+        rows, distances = np.empty((len(prepared), k), np.int64), np.empty((len(prepared), k))
+        everything = np.arange(len(self.features))
+        for first, products in self._all_products(prepared):
+            for index, row in enumerate(products, first):
+                rows[index], distances[index] = self._nearest(prepared[index], everything, row, k)
+        return FloatHits(rows, distances)
+
+    def prepare(self, queries: npt.ArrayLike) -> list[_Query]:
+        """Queries checked against the features. Raises RetrievalError."""
+        doubles = check_queries(queries, self.features)
+        if self.metric == "cosine":
+            lengths = np.sqrt(sum_of_squares(doubles))
+            if len(zero := np.flatnonzero(lengths < SHORTEST)):
+                raise RetrievalError(
+                    f"query features: row {zero[0]} is all zeros, which has no direction and so no cosine distance "
+                    "(is it a picture that could not be read?); use euclidean"
+                )
+            doubles = doubles / lengths[:, None]
+        with np.errstate(over="ignore"):
+            rounded = doubles.astype(self.features.dtype)
+        return [_Query(*parts) for parts in zip(doubles, rounded, map(float, sum_of_squares(doubles)), strict=True)]
+
+    def rank(self, query: _Query, rows: Rows, k: int) -> tuple[Rows, Doubles]:
+        """The ``k`` nearest of ``rows`` (ascending, at least ``k``) with their distances."""
+        products = np.empty(len(rows), self.features.dtype)
+        for first in range(0, len(rows), self.features.step):
+            part = slice(first, first + self.features.step)
+            with np.errstate(over="ignore", invalid="ignore"):
+                products[part] = self.features.take(rows[part]) @ query.rounded
+        return self._nearest(query, rows, products, k)
+
+    def _all_products(self, queries: list[_Query]) -> Iterator[tuple[int, Matrix]]:
+        """(number of the first query, products (queries, N)) for as many queries at a time as memory allows."""
+        features = self.features
+        together = max(1, PRODUCTS // (len(features) * features.dtype.itemsize))
+        for first in range(0, len(queries), together):
+            matrix = np.stack([query.rounded for query in queries[first : first + together]])
+            products = np.empty((len(matrix), len(features)), features.dtype)
+            with np.errstate(over="ignore", invalid="ignore"):
+                for row, block in features.pieces():
+                    products[:, row : row + len(block)] = matrix @ block.T
+            yield first, products
+
+    def _nearest(self, query: _Query, rows: Rows, products: Matrix, k: int) -> tuple[Rows, Doubles]:
+        """Exact distances of all rows that could be among the ``k`` nearest, and the nearest of them."""
+        low, high = self._bounds(query, self.features.squares(rows), products.astype(np.float64))
+        possible = rows[low <= np.partition(high, k - 1)[k - 1]]
+        distances = self._exact(query, possible)
+        order = np.lexsort((possible, distances))[:k]
+        return possible[order], distances[order]
+
+    def _bounds(self, query: _Query, squares: Doubles, products: Doubles) -> tuple[Doubles, Doubles]:
+        """Between what the exact value (the squared distance, for euclidean) lies, rounding of both ways included.
+
+        A sum of n products in any order is off by at most n u / (1 - n u) times the product of the two lengths, u
+        being half the spacing of floats at 1 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1);
+        n is 4 larger here for the rounding of the query and of the bound itself. What underflows adds ``tiny``.
+        """
+        n = self.features.width + 4
+        relative, exact = (n * u / (1 - n * u) for u in (_unit(self.features.dtype), _unit(np.dtype(np.float64))))
+        lengths, length = np.sqrt(squares), query.square**0.5
+        tiny = n * float(np.finfo(self.features.dtype).tiny) * (1 + length + lengths)
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            if self.metric == "cosine":
+                middle = 1 - products / lengths
+                error = relative + tiny / lengths + 8 * exact
+            else:
+                both = squares + query.square
+                middle = both - 2 * products
+                error = 2 * (relative * length * lengths + tiny) + 8 * exact * both
+            low, high = middle - error, middle + error
+        unknown = ~np.isfinite(low + high)  # a product that overflowed
+        low[unknown], high[unknown] = -np.inf, np.inf
+        if self.metric == "cosine":
+            low[lengths < SHORTEST] = np.inf
+        return low, high
+
+    def _exact(self, query: _Query, rows: Rows) -> Doubles:
+        """Distances by definition."""
+        distances = np.empty(len(rows))
+        step = max(1, self.features.step // 2)
+        for first in range(0, len(rows), step):
+            part = slice(first, first + step)
+            values = self.features.take(rows[part]).astype(np.float64)
+            if self.metric == "cosine":
+                lengths = np.sqrt(self.features.squares(rows[part]))
+                some = lengths >= SHORTEST
+                values /= np.where(some, lengths, 1)[:, None]
+                squares = sum_of_squares(values - query.values)
+                distances[part] = np.where(some, squares / 2, np.inf)
+            else:
+                distances[part] = np.sqrt(sum_of_squares(values - query.values))
+        return distances
+
+
+def recall(found: npt.NDArray[np.integer], expected: npt.NDArray[np.integer]) -> float:
+    """Mean share of each row of ``expected`` (Q, k) that stands somewhere in the same row of ``found``.
+
+    Positions are compared, not distances: where equal features straddle rank k, only those first in list order count.
+    """
+    if found.ndim != 2 or expected.ndim != 2 or len(found) != len(expected) or not expected.size:
+        raise RetrievalError(f"recall: results {found.shape} and {expected.shape} are not for the same queries")
+    shares = [np.isin(right, left).mean() for left, right in zip(found, expected, strict=True)]
+    return float(np.mean(shares))
+
+
+def check_k(k: int, count: int, what: str) -> None:
+    """Raise UsageError for a ``k`` below 1, RetrievalError for one above ``count``."""
+    if k < 1:
+        raise UsageError(f"k is {k}; ask for at least one result")
+    if k > count:
+        raise RetrievalError(f"k is {k}, but there are only {count} {what}")
+
+
+def _unit(dtype: np.dtype[np.floating]) -> float:
+    return float(np.finfo(dtype).eps) / 2
