@@ -113,6 +113,32 @@ def test_a_top_that_is_overwritten_counts_although_its_layer_works_on_two_blobs(
     np.testing.assert_allclose(found, given * (value > 0) * (1 - value**2), rtol=1e-5)
 
 
+def test_lrn_and_softmax_read_what_an_in_place_layer_made_of_their_tops() -> None:
+    torch.manual_seed(0)
+    made = net(
+        'name: "v" type: "Reshape" bottom: "c" top: "v" reshape_param { shape { dim: 2 dim: 3 dim: 1 dim: 1 } }',
+        'name: "n" type: "LRN" bottom: "v" top: "n" lrn_param { local_size: 3 alpha: 2 beta: 0.6 k: 1.5 }',
+        'name: "r" type: "ReLU" bottom: "n" top: "n"',
+        'name: "s" type: "Softmax" bottom: "n" top: "s"',
+        'name: "g" type: "Sigmoid" bottom: "s" top: "s"',
+    )
+    x = torch.eye(3)[:2]
+    weight = made.layer("h").get_parameter("weight")
+    tops = made.select("n", "s")(x)
+    given = np.arange(6.0).reshape(2, 3) - 2
+    tops["s"].backward(torch.from_numpy(given).float().reshape(2, 3, 1, 1))
+    assert weight.grad is not None
+    n, s = (tops[blob].detach().double().numpy().reshape(2, 3) for blob in "ns")
+    c = weight.detach().double().numpy().T[:2]
+    diff = given * s * (1 - s)
+    diff = s * (diff - (diff * s).sum(1, keepdims=True)) * (n > 0)
+    around = [[0, 1], [0, 1, 2], [1, 2]]
+    scale = 1.5 + 2 / 3 * np.stack([(c[:, near] ** 2).sum(1) for near in around], 1)
+    pulled = np.stack([(diff * n / scale)[:, near].sum(1) for near in around], 1)
+    expected = diff * scale**-0.6 - 2 * 2 * 0.6 / 3 * c * pulled
+    np.testing.assert_allclose(weight.grad.numpy().T[:2], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_the_usual_chain_keeps_to_autograd() -> None:
     in_place = ('name: "r" type: "ReLU" bottom: "c" top: "c"', 'name: "d" type: "Dropout" bottom: "c" top: "c"')
     made = net(*in_place, 'name: "s" type: "Sigmoid" bottom: "c" top: "s"', phase="train")

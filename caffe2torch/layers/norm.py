@@ -43,7 +43,10 @@ class LRN(Layer):
         if len(bottom_shapes[0]) != 4:
             raise LayerError(f"the bottom has shape {bottom_shapes[0]}: expected 4 axes (N, C, H, W)")
         within = enum_name(p, "norm_region") == "WITHIN_CHANNEL"
-        return cls(p.local_size, alpha=p.alpha, beta=p.beta, k=p.k, within_channel=within)
+        made = cls(p.local_size, alpha=p.alpha, beta=p.beta, k=p.k, within_channel=within)
+        if not within and list(layer.top) != list(layer.bottom):
+            made.backward_reads = frozenset({"top"})
+        return made
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype in (torch.float16, torch.bfloat16):
@@ -51,19 +54,28 @@ class LRN(Layer):
             return self._normalise(x.float()).to(x.dtype)
         return self._normalise(x)
 
+    def caffe_backward(self, gradient: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
+        scale = self._scale(bottom)
+        pulled = self._over_channels(gradient * top / scale) * (2.0 * self.alpha * self.beta / self.size)
+        return gradient * _inverse_power(scale, self.beta) - bottom * pulled
+
     def _normalise(self, x: Tensor) -> Tensor:
-        # A window larger than the blob sees only zeros beyond it; without the limit they would take memory.
-        half = min(self.size // 2, max(x.shape[2:]) if self.within_channel else x.shape[1])
-        size = 2 * half + 1
+        return x * _inverse_power(self._scale(x), self.beta)
+
+    def _scale(self, x: Tensor) -> Tensor:
         square = x * x
-        if self.within_channel:
-            # Windows that overlap the border still divide by size^2: padding counts.
-            scale = F.avg_pool2d(square, size, 1, half).mul_(self.alpha * (size / self.size) ** 2)
-        else:
-            # Summing a window view costs a fifth of what local_response_norm does with avg_pool3d.
-            windows = F.pad(square, (0, 0, 0, 0, half, half)).unfold(1, size, 1)
-            scale = windows.sum(-1).mul_(self.alpha / self.size)
-        return x * _inverse_power(scale.add_(self.k), self.beta)
+        if not self.within_channel:
+            return self._over_channels(square).mul_(self.alpha / self.size).add_(self.k)
+        half = min(self.size // 2, max(x.shape[2:]))  # a larger window would only see more zeros
+        size = 2 * half + 1
+        # Windows that overlap the border still divide by size^2: padding counts.
+        return F.avg_pool2d(square, size, 1, half).mul_(self.alpha * (size / self.size) ** 2).add_(self.k)
+
+    def _over_channels(self, x: Tensor) -> Tensor:
+        """The sums over ``size`` neighbouring channels."""
+        half = min(self.size // 2, x.shape[1])
+        # Summing a window view costs a fifth of what local_response_norm does with avg_pool3d.
+        return F.pad(x, (0, 0, 0, 0, half, half)).unfold(1, 2 * half + 1, 1).sum(-1)
 
     def extra_repr(self) -> str:
         region = "within channel" if self.within_channel else "across channels"
