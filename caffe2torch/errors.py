@@ -14,6 +14,7 @@
       ZooError              an unknown model name, or a model whose files are not here
         DownloadError       a source that is gone, needs a browser, or delivered the wrong bytes
       RetrievalError        codes, features or labels that do not belong together, or a search nothing can answer
+      TrainingError         a training that cannot go on: its loss is not finite, or it has collapsed
       OutputError           a result that cannot be written where it was asked for
       UsageError            options that contradict each other
         MissingPackageError     an optional package that this needs and that is not installed
@@ -75,6 +76,10 @@ class DownloadError(ZooError):
 
 class RetrievalError(Caffe2TorchError):
     """Codes, features or labels that do not belong together, or a search that cannot be answered exactly."""
+
+
+class TrainingError(Caffe2TorchError):
+    """A training that cannot usefully go on; the message says what happened, where, and what to change."""
 
 
 class OutputError(Caffe2TorchError):

@@ -158,6 +158,18 @@ def load_weights(
     return LoadReport(match.found, match.missing, match.extra)
 
 
+def copy_weights(net: CaffeNet, weights: str | Path, *, aliases: Mapping[str, str] | None = None) -> LoadReport:
+    """Copy what the file has for layers of the net, by name, and leave the others as they are: Caffe's ``-weights``.
+
+    Raises WeightsError where a layer of that name has other blobs or shapes.
+    """
+    with open_weights(weights) as file:
+        match = match_weights(net, file, allow_missing=True, ignore_extra=True, aliases=aliases)
+        for target, blob in match.copies:
+            _copy(target, blob)
+    return LoadReport(match.found, match.missing, match.extra)
+
+
 def _copy(target: Tensor, blob: Blob) -> None:
     value = target.detach()
     if isinstance(target, nn.Parameter) and value.dtype == torch.float32 and value.device.type == "cpu":

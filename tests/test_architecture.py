@@ -22,6 +22,7 @@ LEVELS = [
     {"sharing", "overwriting", "net", "build"},
     {"matching"},
     {"loading"},
+    {"solver"},
     {"extract", "verify"},
     {"evaluation", "browse"},
     {"cli", "commands", "__main__"},

@@ -49,6 +49,8 @@ class Feed:
     def __init__(self, sources: Mapping[str, Source]) -> None:
         self.sources = dict(sources)
         """Layer name -> source."""
+        self.batches = 0
+        """How many batches were taken."""
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -57,6 +59,7 @@ class Feed:
 
     def next_batch(self) -> dict[str, Array]:
         """One batch of every source."""
+        self.batches += 1
         return {blob: array for source in self.sources.values() for blob, array in source.next_batch().items()}
 
     def __iter__(self) -> Iterator[dict[str, Array]]:

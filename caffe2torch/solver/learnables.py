@@ -1,0 +1,104 @@
+"""The parameters a solver changes, and one update of all of them: ``SGDSolver::ApplyUpdate`` of Caffe 1.0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from caffe2torch.blobs import Array
+from caffe2torch.errors import WeightsError
+from caffe2torch.graph import ParamSpec
+from caffe2torch.net import CaffeNet
+from caffe2torch.schema import Message
+from caffe2torch.sharing import owned
+from caffe2torch.solver.updates import RULES
+
+
+@dataclass(frozen=True, eq=False)
+class Learnable:
+    """One blob of Caffe's ``learnable_params``: every parameter once, those that never change as well."""
+
+    name: str
+    """``layer:index``"""
+    value: Tensor
+    lr_mult: float
+    decay_mult: float
+
+
+def learnables(net: CaffeNet) -> list[Learnable]:
+    """The learnable blobs of a net in Caffe's order; statistics (BatchNorm's) are among them with a rate of 0."""
+    found: dict[int, Learnable] = {}
+    for node, layer in net.built():
+        for index, (name, blob) in enumerate(layer.blob_items()):
+            value = owned(layer, name)
+            spec = node.params[index] if index < len(node.params) else ParamSpec()
+            rate = spec.lr_mult if isinstance(blob, nn.Parameter) or isinstance(value, nn.Parameter) else 0.0
+            found.setdefault(id(value), Learnable(f"{node.name}:{index}", value, rate, spec.decay_mult))
+    return list(found.values())
+
+
+class Updater:
+    """Turns the gradients of a net's parameters into their next values, and keeps the solver's history."""
+
+    def __init__(self, net: CaffeNet, parameters: Message) -> None:
+        self.parameters = parameters
+        self.rule = RULES[parameters.type]
+        self.learnables = learnables(net)
+        self._histories = [
+            tuple(torch.zeros_like(blob.value, requires_grad=False) for _ in range(self.rule.histories))
+            for blob in self.learnables
+        ]
+
+    @torch.no_grad()
+    def apply(self, rate: float, iteration: int) -> None:
+        """Clip, divide by ``iter_size``, decay and update, in this order; the gradients are used up."""
+        p = self.parameters
+        scale = self._clipping()
+        for blob, histories in zip(self.learnables, self._histories, strict=True):
+            if self.rule.linear and blob.lr_mult == 0:
+                continue
+            gradient = torch.zeros_like(blob.value) if blob.value.grad is None else blob.value.grad
+            if scale != 1.0:
+                gradient.mul_(scale)
+            if p.iter_size > 1:
+                gradient.mul_(1.0 / p.iter_size)
+            decay = p.weight_decay * blob.decay_mult
+            if decay:
+                gradient.add_(blob.value if p.regularization_type == "L2" else blob.value.sign(), alpha=decay)
+            blob.value.sub_(self.rule.apply(p, gradient, histories, rate * blob.lr_mult, iteration))
+            blob.value.grad = None
+
+    def _clipping(self) -> float:
+        """The factor that brings the norm of all gradients down to ``clip_gradients``."""
+        limit = self.parameters.clip_gradients
+        gradients = [blob.value.grad for blob in self.learnables if blob.value.grad is not None]
+        if limit < 0 or not gradients:
+            return 1.0
+        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt().item()
+        return limit / norm if norm > limit else 1.0
+
+    def history(self) -> tuple[Array, ...]:
+        """The history as Caffe stores it: one round over all parameters after the other."""
+        rounds = range(self.rule.histories)
+        return tuple(histories[k].cpu().float().numpy() for k in rounds for histories in self._histories)
+
+    def restore(self, history: Sequence[Array], where: str) -> None:
+        """Take over a stored history. Raises WeightsError when it does not fit these parameters."""
+        expected = [tuple(blob.value.shape) for blob in self.learnables] * self.rule.histories
+        found = [array.shape for array in history]
+        if len(found) != len(expected):
+            raise WeightsError(
+                f"{where}: its history has {len(found)} blobs, {self.parameters.type} with {len(self.learnables)} "
+                f"parameters needs {len(expected)}; it is of another net or another solver"
+            )
+        count = len(self.learnables)
+        for index, (have, want, array) in enumerate(zip(found, expected, history, strict=True)):
+            if int(np.prod(have)) != int(np.prod(want)):
+                name = self.learnables[index % count].name
+                raise WeightsError(f"{where}: history {index} has shape {have}, parameter {name} has {want}")
+            target = self._histories[index % count][index // count]
+            target.copy_(torch.from_numpy(np.ascontiguousarray(array)).reshape(want))

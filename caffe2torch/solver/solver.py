@@ -1,0 +1,275 @@
+"""The training loop: ``Solver::Step`` and ``Solver::Solve`` of Caffe 1.0."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caffe2torch.data import Feed, open_feed
+from caffe2torch.errors import GraphError, TrainingError
+from caffe2torch.graph import Graph, build_graph
+from caffe2torch.loading import build_net, copy_weights, fill, naming
+from caffe2torch.net import CaffeNet, LoadReport
+from caffe2torch.sharing import tie
+from caffe2torch.solver.events import Events, Score
+from caffe2torch.solver.learnables import Updater
+from caffe2torch.solver.policy import LearningRate
+from caffe2torch.solver.settings import NetChoice, Settings
+from caffe2torch.solver.snapshot import restore_weights, write_snapshot
+from caffe2torch.solver.state import SolverState, read_state
+
+
+class Fed(NamedTuple):
+    """A net with the data it takes."""
+
+    net: CaffeNet
+    feed: Feed | None
+    """None for a net that makes its own data (DummyData)."""
+
+    def forward(self, device: torch.device) -> dict[str, Tensor]:
+        """The outputs for the next batch."""
+        batch = self.feed.next_batch() if self.feed else {}
+        outputs: dict[str, Tensor] = self.net(
+            {blob: torch.from_numpy(array).to(device) for blob, array in batch.items()}
+        )
+        return outputs
+
+
+class Solver:
+    """One training: the nets of a solver file, their weights and data, and the solver's history.
+
+    ``solve`` trains to the end as ``caffe train`` does; ``step`` goes some iterations on. ``events`` hears of all that
+    happens. Everything random is drawn from ``seed`` and the iteration, so a training that goes on from a snapshot
+    gives bit for bit (on a CPU) what it would have given without the interruption.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        device: str | torch.device = "cpu",
+        weights: Sequence[str | Path] = (),
+        seed: int | None = None,
+        autocast: torch.dtype | None = None,
+        events: Events | None = None,
+    ) -> None:
+        self.settings, self.parameters = settings, settings.parameters
+        self.device, self.autocast, self.events = torch.device(device), autocast, events or Events()
+        self.iteration = 0
+        self.stop: Callable[[], bool] = lambda: False
+        """Asked after every iteration; once it says True, training ends as if by Caffe's stop signal."""
+        given = self.parameters.random_seed
+        self.seed = given if given >= 0 else secrets.randbelow(1 << 31) if seed is None else seed
+        torch.manual_seed(self.seed)
+        self.train = self._fed(settings.train, settings.train.phase, 0)
+        if not self.train.net.loss_weights:
+            raise GraphError(f"{settings.train.path}: the training net has no loss, so there is nothing to learn from")
+        self.reports = [(str(file), self.load(file)) for file in (*self.parameters.weights, *weights)]
+        self.tests = [self._fed(choice, choice.phase, index) for index, choice in enumerate(settings.tests, 1)]
+        for test in self.tests:
+            _share(self.train.net, test.net)
+        self.updater = Updater(self.train.net, self.parameters)
+        self.rate = LearningRate(self.parameters)
+
+    def _fed(self, choice: NetChoice, phase: str, number: int) -> Fed:
+        root = self.settings.root
+        with naming(choice.path):
+            graph = build_graph(choice.message, phase=phase, level=choice.level, stages=choice.stages)
+            _check_sources(graph)
+            net = build_net(graph, root)
+        net.report = fill(net)
+        feed = open_feed(graph, root, rng=np.random.default_rng([self.seed, number])) if graph.sources else None
+        return Fed(net.to(self.device), feed)
+
+    def load(self, weights: str | Path) -> LoadReport:
+        """Copy weights by layer name, as Caffe's ``-weights`` does; layers the file lacks keep what they have."""
+        return copy_weights(self.train.net, self.settings.root / weights)
+
+    def solve(self) -> bool:
+        """Train up to ``max_iter``, with the tests and snapshots of the solver file; False when it was stopped."""
+        p = self.parameters
+        self.events.started(self)
+        stopped = self.step(p.max_iter - self.iteration)
+        if p.snapshot_after_train and not (p.snapshot and self.iteration % p.snapshot == 0):
+            self.snapshot()
+        if stopped:
+            self.events.ended(self, stopped=True)
+            return False
+        if p.display and self.iteration % p.display == 0:
+            with torch.no_grad():
+                _, loss = self._forward(self.train)
+            self.events.displayed(self, self._smooth(loss.item()), None)
+        if p.test_interval and self.iteration % p.test_interval == 0:
+            self.test_all()
+        self.events.ended(self, stopped=False)
+        return True
+
+    def step(self, iterations: int) -> bool:
+        """Go on for some iterations; True when ``stop`` asked to end before."""
+        p = self.parameters
+        self._losses: list[float] = []
+        self._start, self._smoothed = self.iteration, 0.0
+        for _ in range(iterations):
+            tested = p.test_interval and self.iteration % p.test_interval == 0
+            if tested and (self.iteration > 0 or p.test_initialization):
+                self.test_all()
+            torch.manual_seed(_mixed(self.seed, self.iteration))
+            total = 0.0
+            for _ in range(p.iter_size):
+                outputs, loss = self._forward(self.train)
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += loss.item()
+                self.events.passed(self, outputs)
+            total /= p.iter_size
+            smoothed = self._smooth(total)
+            if p.display and self.iteration % p.display == 0:
+                self.events.displayed(self, smoothed, self.scores(self.train.net, outputs))
+            if not math.isfinite(total):
+                raise TrainingError(self._diverged(total, outputs))
+            rate = self.rate.at(self.iteration)
+            self.updater.apply(rate, self.iteration)
+            self.events.updated(self, total, rate)
+            self.iteration += 1
+            if p.snapshot and self.iteration % p.snapshot == 0:
+                self.snapshot()
+            if self.stop():
+                return True
+        return False
+
+    def _forward(self, fed: Fed) -> tuple[dict[str, Tensor], Tensor]:
+        with self._precision():
+            outputs = fed.forward(self.device)
+            return outputs, fed.net.loss(outputs)
+
+    def _precision(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext()
+
+    def _smooth(self, loss: float) -> float:
+        """The mean of the last ``average_loss`` losses, summed up in Caffe's way."""
+        size = self.parameters.average_loss
+        if len(self._losses) < size:
+            self._losses.append(loss)
+            count = len(self._losses)
+            self._smoothed = (self._smoothed * (count - 1) + loss) / count
+        else:
+            index = (self.iteration - self._start) % size
+            self._smoothed += (loss - self._losses[index]) / size
+            self._losses[index] = loss
+        return self._smoothed
+
+    def _diverged(self, loss: float, outputs: dict[str, Tensor]) -> str:
+        bad = [blob for blob, value in outputs.items() if not bool(torch.isfinite(value).all())]
+        last = f"; the last snapshot is {self.last_snapshot}" if self.last_snapshot else ""
+        return (
+            f"iteration {self.iteration}: the loss is {loss} ({', '.join(bad) or 'its sum'} is not finite): the "
+            f"training has diverged. Lower base_lr (now {self.parameters.base_lr:g}), set clip_gradients, or look for "
+            f"input values or labels that are wrong{last}"
+        )
+
+    last_snapshot: Path | None = None
+
+    @staticmethod
+    def scores(net: CaffeNet, outputs: dict[str, Tensor]) -> list[Score]:
+        """Every value of every output blob, blobs by name, as Caffe lists them."""
+        weights = net.loss_weights
+        return [
+            Score(blob, value, weights.get(blob, 0.0))
+            for blob in sorted(outputs)
+            for value in outputs[blob].detach().float().reshape(-1).tolist()
+        ]
+
+    def test_all(self) -> list[list[Score]]:
+        """Test every test net on its next ``test_iter`` batches."""
+        return [self.test(index) for index in range(len(self.tests))]
+
+    def test(self, index: int) -> list[Score]:
+        """The mean outputs of a test net over its next ``test_iter`` batches."""
+        p, fed = self.parameters, self.tests[index]
+        self.events.testing(self, index)
+        sums = np.zeros(0)
+        loss = 0.0
+        scores: list[Score] = []
+        for number in range(p.test_iter[index]):
+            with torch.no_grad(), self._precision():
+                outputs = fed.forward(self.device)
+            scores = self.scores(fed.net, outputs)
+            values = np.array([score.value for score in scores])
+            sums = values if number == 0 else sums + values
+            loss += sum(score.value * score.loss_weight for score in scores)
+            self.events.test_passed(self, index, number, outputs)
+        count = p.test_iter[index]
+        means = [Score(s.blob, float(total / count), s.loss_weight) for s, total in zip(scores, sums, strict=True)]
+        self.events.tested(self, index, means, loss / count if p.test_compute_loss else None)
+        return means
+
+    def snapshot(self) -> tuple[Path, Path]:
+        """Write weights and state; returns their paths. The files of an earlier snapshot stay."""
+        state = SolverState(
+            self.iteration,
+            self.rate.step,
+            "",
+            self.updater.history(),
+            self.seed,
+            tuple(fed.feed.batches if fed.feed else 0 for fed in (self.train, *self.tests)),
+        )
+        paths = write_snapshot(self.settings, self.train.net, state, self.events)
+        self.last_snapshot = paths[1]
+        return paths
+
+    def restore(self, path: str | Path) -> None:
+        """Go on from a solver state, ours or Caffe's, with the weights it names."""
+        path = Path(path)
+        state = read_state(path)
+        restore_weights(self.train.net, path, state, self.settings.root)
+        self.updater.restore(state.history, str(path))
+        self.iteration, self.rate.step = state.iteration, state.current_step
+        if state.seed is not None:
+            self.seed = state.seed
+        for fed, batches in zip((self.train, *self.tests), state.batches, strict=False):
+            if fed.feed:
+                while fed.feed.batches < batches:
+                    fed.feed.next_batch()
+
+
+def _check_sources(graph: Graph) -> None:
+    """A net that wants blobs from outside cannot be trained by a solver."""
+    for node in graph.sources:
+        if node.type == "Input":
+            raise GraphError(
+                f"layer {node.name!r} is an Input layer, which nothing feeds in training; give the net a data layer "
+                "(Data, ImageData, HDF5Data)"
+            )
+
+
+def _share(owner: CaffeNet, net: CaffeNet) -> None:
+    """Let ``net`` use the blobs of the layers of the same name in ``owner``: ``Net::ShareTrainedLayersWith``."""
+    theirs = owner.layers()
+    for node, layer in net.built():
+        if node.name not in theirs:
+            continue
+        lender = theirs[node.name]
+        mine, other = layer.blob_items(), lender.blob_items()
+        if len(mine) != len(other):
+            raise GraphError(
+                f"layer {node.name!r} has {len(mine)} parameters in the test net and {len(other)} in the training net"
+            )
+        for (name, value), (lent, source) in zip(mine, other, strict=True):
+            if value.shape != source.shape:
+                raise GraphError(
+                    f"layer {node.name!r}: parameter {name} has shape {tuple(value.shape)} in the test net and "
+                    f"{tuple(source.shape)} in the training net"
+                )
+            tie(layer, name, lender, lent)
+
+
+def _mixed(seed: int, iteration: int) -> int:
+    """A seed of its own for each iteration."""
+    return int(np.random.SeedSequence([seed, iteration]).generate_state(1, np.uint64)[0] >> 1)
