@@ -66,7 +66,7 @@ class Result:
     status: Status
     checks: tuple[Check, ...] = ()
     reason: str = ""
-    """Why it was skipped, or what stopped it; of a case that passed: what of it could not be checked yet."""
+    """Why it was skipped, or what stopped it."""
     seconds: float = 0.0
 
     @property

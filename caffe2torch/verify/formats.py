@@ -6,21 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
-from google.protobuf.message import DecodeError
 
-from caffe2torch import prototxt, schema
+from caffe2torch import prototxt
 from caffe2torch.binaryproto import read_mean
 from caffe2torch.caffemodel import open_weights
 from caffe2torch.errors import FormatError
 from caffe2torch.fillers import Filler, fill
 from caffe2torch.loading import load
+from caffe2torch.solver.state import read_state
+from caffe2torch.verify import training
 from caffe2torch.verify.case import Case
-from caffe2torch.verify.compare import LOOSE, Array, Check, claim, compare
+from caffe2torch.verify.compare import LOOSE, Check, claim, compare
 
 EXACT = 0.0
+_STEPS = 2
+"""Iterations between a stored state and the weights ``w5``."""
 
 
 def run_weights(case: Case) -> list[Check]:
@@ -55,40 +57,23 @@ def _stored(case: Case, path: Path, prefix: str) -> list[Check]:
 
 
 def run_state(case: Case) -> list[Check]:
-    """Weights and solver state of a snapshot, in both forms."""
+    """Weights and solver state of a snapshot in both forms, and training that goes on from each."""
     checks: list[Check] = []
     for path in sorted(case.path.glob("*.caffemodel*")):
         checks += _stored(case, path, "w")
+    after = {key.partition(":")[2]: value for key, value in case.blobs.items() if key.startswith("w5:")}
     for path in sorted(case.path.glob("*.solverstate*")):
-        state = _read_state_hdf5(path) if path.suffix == ".h5" else _read_state(path)
-        expected = {k: v for k, v in case.blobs.items() if k.startswith("history:") or k in ("iter", "current_step")}
+        state = read_state(path)
+        found = {"iter": np.asarray(state.iteration), "current_step": np.asarray(state.current_step)}
+        found |= {f"history:{index}": array for index, array in enumerate(state.history)}
+        expected = {key: value for key, value in case.blobs.items() if key.startswith("history:") or key in found}
         for key, value in expected.items():
-            if key in state:
-                checks.append(compare(f"{path.name} {key}", state[key], np.asarray(value), EXACT))
+            if key in found:
+                checks.append(compare(f"{path.name} {key}", found[key], np.asarray(value), EXACT))
             else:
                 checks.append(claim(f"{path.name} {key}", holds=False, detail="is not in the file"))
+        checks += training.resume(case, path.name, after, _STEPS)
     return checks
-
-
-def _read_state(path: Path) -> dict[str, Array]:
-    state = schema.new("SolverState")
-    try:
-        state.ParseFromString(path.read_bytes())
-    except (OSError, DecodeError) as error:
-        raise FormatError(f"{path}: cannot be read as a solver state: {error}") from error
-    found: dict[str, Array] = {"iter": np.asarray(state.iter), "current_step": np.asarray(state.current_step)}
-    for index, blob in enumerate(state.history):
-        found[f"history:{index}"] = np.asarray(blob.data, np.float32).reshape(tuple(blob.shape.dim))
-    return found
-
-
-def _read_state_hdf5(path: Path) -> dict[str, Array]:
-    try:
-        with h5py.File(path, "r") as file:
-            found = {key: np.asarray(file[key][()]).reshape(()) for key in ("iter", "current_step")}
-            return found | {f"history:{key}": value[()] for key, value in file["history"].items()}
-    except (OSError, KeyError, AttributeError) as error:
-        raise FormatError(f"{path}: cannot be read as a solver state: {error}") from error
 
 
 def run_mean(case: Case) -> list[Check]:

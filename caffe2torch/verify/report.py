@@ -82,16 +82,15 @@ def overview(results: Sequence[Result]) -> list[str]:
 
 
 def remarks(results: Sequence[Result]) -> list[str]:
-    """Why cases were skipped, and what of those that passed could not be checked."""
-    reasons: dict[tuple[str, str], list[str]] = {}
+    """Why cases were skipped."""
+    reasons: dict[str, list[str]] = {}
     for result in results:
-        if result.reason and result.status != "failed":
-            word = "skipped" if result.status == "skipped" else "not checked"
-            reasons.setdefault((word, result.reason), []).append(result.case)
+        if result.status == "skipped":
+            reasons.setdefault(result.reason, []).append(result.case)
     return [
-        f"{word}: {', '.join(cases) if len(cases) < 4 else f'{len(cases)} cases of {cases[0].partition(chr(47))[0]}'}: "
+        f"skipped: {', '.join(cases) if len(cases) < 4 else f'{len(cases)} cases of {cases[0].partition(chr(47))[0]}'}: "
         f"{reason}"
-        for (word, reason), cases in reasons.items()
+        for reason, cases in reasons.items()
     ]
 
 
