@@ -44,8 +44,8 @@ class Layer(nn.Module):
       it a gradient (BatchNorm's statistics).
     * ``loss``: the first top has loss_weight 1 unless the prototxt says otherwise.
     * ``no_gradient``: indices of bottoms Caffe never propagates to, not even under ``force_backward`` (labels: Caffe's
-      AllowForceBackward is false for them). The layers detach these bottoms themselves. ``propagate_down: false`` is
-      another matter, which ``force_backward`` overrides; that is the net's business.
+      AllowForceBackward is false for them). The net detaches them, and so do the layers here, for use without one.
+      ``propagate_down: false`` is another matter, which ``force_backward`` overrides.
     * ``sink``: the layer runs for what it does (writing a file), so it stays in the plan though nobody reads its tops.
     * ``bottoms`` / ``tops``: allowed counts as (least, most); most ``None`` means any number.
 
