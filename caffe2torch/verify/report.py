@@ -87,11 +87,11 @@ def remarks(results: Sequence[Result]) -> list[str]:
     for result in results:
         if result.status == "skipped":
             reasons.setdefault(result.reason, []).append(result.case)
-    return [
-        f"skipped: {', '.join(cases) if len(cases) < 4 else f'{len(cases)} cases of {cases[0].partition(chr(47))[0]}'}: "
-        f"{reason}"
-        for reason, cases in reasons.items()
-    ]
+    lines = []
+    for reason, cases in reasons.items():
+        group = cases[0].partition("/")[0]
+        lines.append(f"skipped: {', '.join(cases) if len(cases) < 4 else f'{len(cases)} cases of {group}'}: {reason}")
+    return lines
 
 
 def _group(result: Result) -> str:
