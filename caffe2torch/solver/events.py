@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
@@ -46,5 +46,26 @@ class Events:
     def snapshotting(self, path: Path, *, state: bool, hdf5: bool) -> None:
         """Weights, or then the ``state``, are about to be written."""
 
+    def troubled(self, solver: Solver, problem: str) -> None:
+        """Something went wrong that training goes on after: a snapshot could not be written."""
+
     def ended(self, solver: Solver, *, stopped: bool) -> None:
         """Training has reached ``max_iter``, or was ``stopped`` before."""
+
+
+class All(Events):
+    """Passes everything on to several."""
+
+    def __init__(self, *events: Events) -> None:
+        self._events = events
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("_"):
+            return super().__getattribute__(name)
+        hearers = [getattr(events, name) for events in self._events]
+
+        def tell(*args: Any, **kwargs: Any) -> None:
+            for hear in hearers:
+                hear(*args, **kwargs)
+
+        return tell

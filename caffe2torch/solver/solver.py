@@ -6,47 +6,38 @@ import math
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from enum import Enum
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from caffe2torch.data import Feed, open_feed
-from caffe2torch.errors import GraphError, TrainingError
-from caffe2torch.graph import Graph, build_graph
-from caffe2torch.loading import build_net, copy_weights, fill, naming
+from caffe2torch.errors import GraphError, OutputError, TrainingError
+from caffe2torch.loading import copy_weights
 from caffe2torch.net import CaffeNet, LoadReport
-from caffe2torch.sharing import tie
 from caffe2torch.solver.events import Events, Score
 from caffe2torch.solver.learnables import Updater
+from caffe2torch.solver.nets import Fed, open_net, share
 from caffe2torch.solver.policy import LearningRate
-from caffe2torch.solver.settings import NetChoice, Settings
+from caffe2torch.solver.settings import Settings
 from caffe2torch.solver.snapshot import restore_weights, write_snapshot
 from caffe2torch.solver.state import SolverState, read_state
 
 
-class Fed(NamedTuple):
-    """A net with the data it takes."""
+class Wish(Enum):
+    """``SolverAction`` of Caffe."""
 
-    net: CaffeNet
-    feed: Feed | None
-    """None for a net that makes its own data (DummyData)."""
-
-    def forward(self, device: torch.device) -> dict[str, Tensor]:
-        """The outputs for the next batch."""
-        batch = self.feed.next_batch() if self.feed else {}
-        outputs: dict[str, Tensor] = self.net(
-            {blob: torch.from_numpy(array).to(device) for blob, array in batch.items()}
-        )
-        return outputs
+    NONE = "none"
+    SNAPSHOT = "snapshot"
+    STOP = "stop"
 
 
 class Solver:
     """One training: the nets of a solver file, their weights and data, and the solver's history.
 
-    ``solve`` trains to the end as ``caffe train`` does; ``step`` goes some iterations on. ``events`` hears of all that
+    ``solve`` trains to the end as ``caffe train`` does; ``step`` goes some iterations on; both say whether ``wish``
+    asked to stop. ``events`` hears of all that
     happens. Everything random is drawn from ``seed`` and the iteration, so a training that goes on from a snapshot
     gives bit for bit (on a CPU) what it would have given without the interruption.
     """
@@ -64,37 +55,30 @@ class Solver:
         self.settings, self.parameters = settings, settings.parameters
         self.device, self.autocast, self.events = torch.device(device), autocast, events or Events()
         self.iteration = 0
-        self.stop: Callable[[], bool] = lambda: False
-        """Asked after every iteration; once it says True, training ends as if by Caffe's stop signal."""
+        self.wish: Callable[[], Wish] = lambda: Wish.NONE
+        """Asked after every iteration and every batch of a test: what a signal from outside wants."""
         given = self.parameters.random_seed
         self.seed = given if given >= 0 else secrets.randbelow(1 << 31) if seed is None else seed
         torch.manual_seed(self.seed)
-        self.train = self._fed(settings.train, settings.train.phase, 0)
+        self.train = open_net(settings.train, settings.root, self.device, self.seed, 0)
         if not self.train.net.loss_weights:
             raise GraphError(f"{settings.train.path}: the training net has no loss, so there is nothing to learn from")
         self.reports = [(str(file), self.load(file)) for file in (*self.parameters.weights, *weights)]
-        self.tests = [self._fed(choice, choice.phase, index) for index, choice in enumerate(settings.tests, 1)]
+        self.tests = [
+            open_net(choice, settings.root, self.device, self.seed, index)
+            for index, choice in enumerate(settings.tests, 1)
+        ]
         for test in self.tests:
-            _share(self.train.net, test.net)
+            share(self.train.net, test.net)
         self.updater = Updater(self.train.net, self.parameters)
         self.rate = LearningRate(self.parameters)
-
-    def _fed(self, choice: NetChoice, phase: str, number: int) -> Fed:
-        root = self.settings.root
-        with naming(choice.path):
-            graph = build_graph(choice.message, phase=phase, level=choice.level, stages=choice.stages)
-            _check_sources(graph)
-            net = build_net(graph, root)
-        net.report = fill(net)
-        feed = open_feed(graph, root, rng=np.random.default_rng([self.seed, number])) if graph.sources else None
-        return Fed(net.to(self.device), feed)
 
     def load(self, weights: str | Path) -> LoadReport:
         """Copy weights by layer name, as Caffe's ``-weights`` does; layers the file lacks keep what they have."""
         return copy_weights(self.train.net, self.settings.root / weights)
 
     def solve(self) -> bool:
-        """Train up to ``max_iter``, with the tests and snapshots of the solver file; False when it was stopped."""
+        """Train up to ``max_iter``, with the tests and snapshots of the solver file; True when it was stopped."""
         p = self.parameters
         self.events.started(self)
         stopped = self.step(p.max_iter - self.iteration)
@@ -102,7 +86,7 @@ class Solver:
             self.snapshot()
         if stopped:
             self.events.ended(self, stopped=True)
-            return False
+            return True
         if p.display and self.iteration % p.display == 0:
             with torch.no_grad():
                 _, loss = self._forward(self.train)
@@ -110,17 +94,17 @@ class Solver:
         if p.test_interval and self.iteration % p.test_interval == 0:
             self.test_all()
         self.events.ended(self, stopped=False)
-        return True
+        return False
 
     def step(self, iterations: int) -> bool:
-        """Go on for some iterations; True when ``stop`` asked to end before."""
+        """Go on for some iterations; True when it was stopped before."""
         p = self.parameters
         self._losses: list[float] = []
         self._start, self._smoothed = self.iteration, 0.0
         for _ in range(iterations):
             tested = p.test_interval and self.iteration % p.test_interval == 0
-            if tested and (self.iteration > 0 or p.test_initialization):
-                self.test_all()
+            if tested and (self.iteration > 0 or p.test_initialization) and self.test_all() is None:
+                return True
             torch.manual_seed(_mixed(self.seed, self.iteration))
             total = 0.0
             for _ in range(p.iter_size):
@@ -138,15 +122,23 @@ class Solver:
             self.updater.apply(rate, self.iteration)
             self.events.updated(self, total, rate)
             self.iteration += 1
-            if p.snapshot and self.iteration % p.snapshot == 0:
-                self.snapshot()
-            if self.stop():
+            wish = self.wish()
+            if (p.snapshot and self.iteration % p.snapshot == 0) or wish is Wish.SNAPSHOT:
+                self._try_snapshot()
+            if wish is Wish.STOP:
                 return True
         return False
 
+    def _try_snapshot(self) -> None:
+        """A snapshot on the way; if the disk is full, training goes on, and the last one is still there."""
+        try:
+            self.snapshot()
+        except OutputError as error:
+            self.events.troubled(self, f"no snapshot at iteration {self.iteration}, training goes on: {error}")
+
     def _forward(self, fed: Fed) -> tuple[dict[str, Tensor], Tensor]:
         with self._precision():
-            outputs = fed.forward(self.device)
+            outputs = fed.forward()
             return outputs, fed.net.loss(outputs)
 
     def _precision(self) -> AbstractContextManager[object]:
@@ -186,28 +178,38 @@ class Solver:
             for value in outputs[blob].detach().float().reshape(-1).tolist()
         ]
 
-    def test_all(self) -> list[list[Score]]:
-        """Test every test net on its next ``test_iter`` batches."""
-        return [self.test(index) for index in range(len(self.tests))]
+    def test_all(self) -> list[list[Score]] | None:
+        """Test every test net on its next ``test_iter`` batches; None when it was stopped."""
+        found = []
+        for index in range(len(self.tests)):
+            scores = self.test(index)
+            if scores is None:
+                return None
+            found.append(scores)
+        return found
 
-    def test(self, index: int) -> list[Score]:
-        """The mean outputs of a test net over its next ``test_iter`` batches."""
+    def test(self, index: int) -> list[Score] | None:
+        """The mean outputs of a test net over its next ``test_iter`` batches; None when it was stopped."""
         p, fed = self.parameters, self.tests[index]
-        self.events.testing(self, index)
-        sums = np.zeros(0)
-        loss = 0.0
-        scores: list[Score] = []
-        for number in range(p.test_iter[index]):
-            with torch.no_grad(), self._precision():
-                outputs = fed.forward(self.device)
-            scores = self.scores(fed.net, outputs)
-            values = np.array([score.value for score in scores])
-            sums = values if number == 0 else sums + values
-            loss += sum(score.value * score.loss_weight for score in scores)
-            self.events.test_passed(self, index, number, outputs)
         count = p.test_iter[index]
-        means = [Score(s.blob, float(total / count), s.loss_weight) for s, total in zip(scores, sums, strict=True)]
-        self.events.tested(self, index, means, loss / count if p.test_compute_loss else None)
+        self.events.testing(self, index)
+        passes: list[list[Score]] = []
+        for number in range(count):
+            wish = self.wish()
+            if wish is Wish.SNAPSHOT:
+                self._try_snapshot()
+            elif wish is Wish.STOP:
+                return None
+            with torch.no_grad(), self._precision():
+                outputs = fed.forward()
+            passes.append(self.scores(fed.net, outputs))
+            self.events.test_passed(self, index, number, outputs)
+        means = [
+            Score(same[0].blob, math.fsum(score.value for score in same) / count, same[0].loss_weight)
+            for same in zip(*passes, strict=True)
+        ]
+        loss = math.fsum(score.value * score.loss_weight for score in means)
+        self.events.tested(self, index, means, loss if p.test_compute_loss else None)
         return means
 
     def snapshot(self) -> tuple[Path, Path]:
@@ -237,37 +239,6 @@ class Solver:
             if fed.feed:
                 while fed.feed.batches < batches:
                     fed.feed.next_batch()
-
-
-def _check_sources(graph: Graph) -> None:
-    """A net that wants blobs from outside cannot be trained by a solver."""
-    for node in graph.sources:
-        if node.type == "Input":
-            raise GraphError(
-                f"layer {node.name!r} is an Input layer, which nothing feeds in training; give the net a data layer "
-                "(Data, ImageData, HDF5Data)"
-            )
-
-
-def _share(owner: CaffeNet, net: CaffeNet) -> None:
-    """Let ``net`` use the blobs of the layers of the same name in ``owner``: ``Net::ShareTrainedLayersWith``."""
-    theirs = owner.layers()
-    for node, layer in net.built():
-        if node.name not in theirs:
-            continue
-        lender = theirs[node.name]
-        mine, other = layer.blob_items(), lender.blob_items()
-        if len(mine) != len(other):
-            raise GraphError(
-                f"layer {node.name!r} has {len(mine)} parameters in the test net and {len(other)} in the training net"
-            )
-        for (name, value), (lent, source) in zip(mine, other, strict=True):
-            if value.shape != source.shape:
-                raise GraphError(
-                    f"layer {node.name!r}: parameter {name} has shape {tuple(value.shape)} in the test net and "
-                    f"{tuple(source.shape)} in the training net"
-                )
-            tie(layer, name, lender, lent)
 
 
 def _mixed(seed: int, iteration: int) -> int:

@@ -1,0 +1,118 @@
+"""The nets of a solver: built, filled, fed with their data, and sharing what the training net learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from caffe2torch.data import Feed, open_feed
+from caffe2torch.errors import GraphError, TrainingError
+from caffe2torch.graph import Graph, build_graph
+from caffe2torch.loading import build_net, fill, naming
+from caffe2torch.net import CaffeNet
+from caffe2torch.sharing import tie
+from caffe2torch.solver.settings import NetChoice
+
+_CLASSES = {"SoftmaxWithLoss", "Accuracy", "MultinomialLogisticLoss", "InfogainLoss", "HingeLoss"}
+"""Layers whose second bottom holds class numbers."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A blob of the data that a layer reads as class numbers from 0 to ``classes`` - 1, or ``ignored``."""
+
+    blob: str
+    layer: str
+    classes: int
+    ignored: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Fed:
+    """A net with the data it takes."""
+
+    net: CaffeNet
+    feed: Feed | None
+    """None for a net that makes its own data (DummyData)."""
+    device: torch.device
+    labels: tuple[Labels, ...]
+
+    def forward(self) -> dict[str, Tensor]:
+        """The outputs for the next batch. Raises TrainingError for labels outside the classes."""
+        batch = self.feed.next_batch() if self.feed else {}
+        for labels in self.labels:
+            _check_labels(labels, batch[labels.blob])
+        outputs: dict[str, Tensor] = self.net({b: torch.from_numpy(x).to(self.device) for b, x in batch.items()})
+        return outputs
+
+
+def open_net(choice: NetChoice, root: Path, device: torch.device, seed: int, number: int) -> Fed:
+    """Build a net of a solver, fill its parameters and open its data; ``number`` tells the nets' draws apart."""
+    with naming(choice.path):
+        graph = build_graph(choice.message, phase=choice.phase, level=choice.level, stages=choice.stages)
+        _check_sources(graph)
+        net = build_net(graph, root)
+    net.report = fill(net)
+    feed = open_feed(graph, root, rng=np.random.default_rng([seed, number])) if graph.sources else None
+    return Fed(net.to(device), feed, device, tuple(_labels(net)))
+
+
+def _labels(net: CaffeNet) -> list[Labels]:
+    found = []
+    inputs = set(net.structure.graph.inputs)
+    for node, layer in net.built():
+        if node.type in _CLASSES and len(node.bottoms) > 1 and node.bottoms[1] in inputs:
+            scores = net.blob_shapes[node.bottoms[0]]
+            axis = getattr(layer, "axis", 1)
+            ignored = getattr(layer, "ignore_label", None)
+            found.append(Labels(node.bottoms[1], node.name, scores[axis] if axis < len(scores) else 1, ignored))
+    return found
+
+
+def _check_labels(labels: Labels, values: NDArray[np.float32]) -> None:
+    """A label that is no class would end in an error far from its cause; on a GPU it would end the process."""
+    wrong = (values < 0) | (values >= labels.classes)
+    if labels.ignored is not None:
+        wrong &= values != labels.ignored
+    if wrong.any():
+        found = ", ".join(f"{value:g}" for value in np.unique(values[wrong])[:5])
+        raise TrainingError(
+            f"blob {labels.blob!r} holds the labels {found}, layer {labels.layer!r} has classes 0 to "
+            f"{labels.classes - 1}: correct the list or database, or the num_output of the classifier"
+        )
+
+
+def _check_sources(graph: Graph) -> None:
+    """A net that wants blobs from outside cannot be trained by a solver."""
+    for node in graph.sources:
+        if node.type == "Input":
+            raise GraphError(
+                f"layer {node.name!r} is an Input layer, which nothing feeds in training; give the net a data layer "
+                "(Data, ImageData, HDF5Data)"
+            )
+
+
+def share(owner: CaffeNet, net: CaffeNet) -> None:
+    """Let ``net`` use the blobs of the layers of the same name in ``owner``: ``Net::ShareTrainedLayersWith``."""
+    theirs = owner.layers()
+    for node, layer in net.built():
+        if node.name not in theirs:
+            continue
+        lender = theirs[node.name]
+        mine, other = layer.blob_items(), lender.blob_items()
+        if len(mine) != len(other):
+            raise GraphError(
+                f"layer {node.name!r} has {len(mine)} parameters in the test net and {len(other)} in the training net"
+            )
+        for (name, value), (lent, source) in zip(mine, other, strict=True):
+            if value.shape != source.shape:
+                raise GraphError(
+                    f"layer {node.name!r}: parameter {name} has shape {tuple(value.shape)} in the test net and "
+                    f"{tuple(source.shape)} in the training net"
+                )
+            tie(layer, name, lender, lent)
