@@ -17,12 +17,14 @@ from caffe2torch.retrieval.codes import Packed
 from caffe2torch.retrieval.hamming import (
     Distances,
     Neighbours,
+    Pairs,
     Positions,
     Scanner,
     Words,
     as_words,
     default_threads,
     in_threads,
+    join,
 )
 
 BLOCK = 1 << 16
@@ -66,12 +68,13 @@ class NumpyEngine:
         """All codes at a distance of at most ``radius`` of each query."""
         words = as_words(queries, self.bits)
 
-        def work(start: int, stop: int) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+        def work(start: int, stop: int) -> list[Pairs]:
             scanner = Scanner(self.words, self.bits, BLOCK)
-            return [_inside(scanner, words[row], radius) for row in range(start, stop)]
+            return [_inside(scanner, words[row], row, radius) for row in range(start, stop)]
 
         tasks = in_threads(work, len(words), threads=self.threads, block=QUERIES_PER_TASK)
-        return Neighbours.collect([part for task in tasks for part in task])
+        parts = [part for task in tasks for part in task]
+        return Neighbours.of(len(words), join(parts))
 
 
 def _rank_all(scanner: Scanner, query: Words, k: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -99,13 +102,12 @@ def _rank_few(scanner: Scanner, query: Words, k: int) -> tuple[npt.NDArray[Any],
     return best, distance
 
 
-def _inside(scanner: Scanner, query: Words, radius: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _inside(scanner: Scanner, query: Words, row: int, radius: int) -> Pairs:
     positions, distances = [], []
     for start in range(0, len(scanner.words), BLOCK):
         found = scanner.distances(query, start, min(start + BLOCK, len(scanner.words)))
         near = np.flatnonzero(found <= min(radius, np.iinfo(found.dtype).max))
         positions.append(near + start)
         distances.append(found[near])
-    distance = np.concatenate(distances)
-    order = np.argsort(distance, kind="stable")
-    return np.concatenate(positions)[order], distance[order]
+    together = np.concatenate(positions)
+    return np.full(len(together), row), np.concatenate(distances), together

@@ -12,7 +12,7 @@ changes. Byte order within a word is that of memory; XOR and popcount do not dep
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,8 @@ from caffe2torch.retrieval.codes import MAX_BITS, Packed, packed_width
 Words = npt.NDArray[Any]
 Positions = npt.NDArray[np.int64]
 Distances = npt.NDArray[np.int32]
+Pairs = tuple[Positions, npt.NDArray[Any], Positions]
+"""Rows of queries, distances, positions in the database; one entry per pair."""
 
 _WORD_TYPES: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 _TABLE_TYPES: dict[int, Any] = {1: np.uint8, 2: np.uint16}
@@ -33,29 +35,52 @@ _TABLE_TYPES: dict[int, Any] = {1: np.uint8, 2: np.uint16}
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """What lies within a radius: query i has ``positions[limits[i]:limits[i + 1]]``, in (distance, position) order."""
+    """What lies within a radius: query i has ``positions[offsets[i]:offsets[i + 1]]``, nearest first."""
 
-    limits: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
     positions: Positions
     distances: Distances
 
     def __len__(self) -> int:
-        return len(self.limits) - 1
+        return len(self.offsets) - 1
 
     def __getitem__(self, query: int) -> tuple[Positions, Distances]:
-        row = slice(self.limits[query], self.limits[query + 1])
+        row = slice(self.offsets[query], self.offsets[query + 1])
         return self.positions[row], self.distances[row]
 
     @staticmethod
-    def collect(parts: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> Neighbours:
-        """From each query's (positions, distances)."""
-        limits = np.zeros(len(parts) + 1, np.int64)
-        np.cumsum([len(positions) for positions, _ in parts], out=limits[1:])
-        return Neighbours(
-            limits=limits,
-            positions=np.concatenate([np.zeros(0, np.int64), *(positions for positions, _ in parts)]),
-            distances=np.concatenate([np.zeros(0, np.int32), *(distances for _, distances in parts)], dtype=np.int32),
-        )
+    def of(queries: int, found: Pairs) -> Neighbours:
+        """From pairs in any order."""
+        rows, distances, positions = in_order(*found)
+        offsets = np.zeros(queries + 1, np.int64)
+        np.cumsum(np.bincount(rows, minlength=queries), out=offsets[1:])
+        return Neighbours(offsets, positions, distances.astype(np.int32))
+
+
+def join(parts: Sequence[Pairs]) -> Pairs:
+    """The pairs of all parts, one after the other."""
+    empty = np.zeros(0, np.int64)
+    rows, distances, positions = ([part[column] for part in parts] for column in range(3))
+    return np.concatenate([empty, *rows]), np.concatenate([empty, *distances]), np.concatenate([empty, *positions])
+
+
+def in_order(rows: Positions, distances: npt.NDArray[Any], positions: Positions) -> Pairs:
+    """The same triples sorted by (row, distance, position), by one sort of one integer each where that has room."""
+    if not len(rows):
+        return rows, distances, positions
+    reach, places = int(distances.max()) + 1, int(positions.max()).bit_length()
+    if ((int(rows.max()) + 1) * reach).bit_length() + places > 62:
+        order = np.lexsort((positions, distances, rows))
+        return rows[order], distances[order], positions[order]
+    keys = rows * reach
+    keys += distances
+    keys <<= places
+    keys |= positions
+    keys.sort(kind="stable")  # timsort: the runs that already ascend, as members of one group do, are merged
+    found = keys & ((1 << places) - 1)
+    keys >>= places
+    rows, distances = np.divmod(keys, reach)
+    return rows, distances, found
 
 
 def stride(bits: int) -> int:
@@ -158,10 +183,10 @@ def default_threads() -> int:
 
 
 def in_threads(work: Callable[[int, int], Any], count: int, *, threads: int, block: int) -> Iterator[Any]:
-    """``work(start, stop)`` for each block of ``count`` rows, results in order; numpy lets the threads run."""
-    starts = range(0, count, block)
-    if threads == 1 or len(starts) <= 1:
-        yield from (work(start, min(start + block, count)) for start in starts)
+    """``work(start, stop)`` for each block of ``count`` rows, results in order; numpy and faiss let threads run."""
+    tasks = [(start, min(start + block, count)) for start in range(0, count, block)]
+    if threads == 1 or len(tasks) <= 1:
+        yield from (work(*task) for task in tasks)
         return
-    with ThreadPoolExecutor(min(threads, len(starts))) as pool:
-        yield from pool.map(lambda start: work(start, min(start + block, count)), starts)
+    with ThreadPoolExecutor(min(threads, len(tasks))) as pool:
+        yield from pool.map(lambda task: work(*task), tasks)
