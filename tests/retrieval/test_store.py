@@ -161,8 +161,8 @@ def test_a_writer_that_dies_leaves_the_state_before(
         else:
             real = Path.open
 
-            def open_or_die(self: Path, *mode: Any) -> Any:
-                return die() if self.name.startswith(f"{dies_at}.") else real(self, *mode)
+            def open_or_die(self: Path, *mode: Any, **options: Any) -> Any:
+                return die() if self.name.startswith(f"{dies_at}.") else real(self, *mode, **options)
 
             patch.setattr(Path, "open", open_or_die)
         with pytest.raises(KeyboardInterrupt):
