@@ -1,12 +1,13 @@
-"""The facts about published results: against the authors' own files, the zoo, and the README's table."""
+"""The facts about published results: against the zoo, the README's table, and questions one may ask.
+
+Their comparison with the authors' own files is part of the published suite, tests/test_published_suite.py.
+"""
 
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from caffe2torch import zoo
@@ -18,22 +19,6 @@ BASELINES = ["CNNH+", "CNNH", "KSH", "ITQ-CCA", "MLH", "BRE", "ITQ", "SH", "LSH"
 
 def test_curves_come_in_drawing_order() -> None:
     assert [curve.method for curve in published.curves()] == ["KevinNet", "SSDH", *BASELINES]
-
-
-@pytest.mark.parametrize("method", BASELINES)
-def test_baseline_curves_are_the_authors_own(reference: Path, method: str) -> None:
-    curve = next(curve for curve in published.curves() if curve.method == method)
-    text = (reference / "published" / "baselines" / f"{method}-p-at-k.txt").read_text("utf-8")
-    rows = [line.split() for line in text.splitlines() if line.strip()]
-    assert [(int(k), float(value)) for k, value in rows] == list(zip(curve.k, curve.precision, strict=True))
-
-
-@pytest.mark.parametrize("method, folder", [("KevinNet", "kevinnet48"), ("SSDH", "ssdh48")])
-def test_our_papers_curves_are_those_of_the_runs(reference: Path, method: str, folder: str) -> None:
-    curve = next(curve for curve in published.curves() if curve.method == method)
-    whole = np.loadtxt(reference / "published" / folder / "precision-at-k.txt")
-    np.testing.assert_array_equal(whole[:, 0], np.arange(1, 1001))
-    np.testing.assert_array_equal(curve.precision, whole[np.array(curve.k) - 1, 1])
 
 
 @pytest.mark.parametrize(
