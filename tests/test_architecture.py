@@ -18,7 +18,7 @@ LEVELS = [
     {"prototxt", "upgrade", "blobs"},
     {"graph", "caffemodel", "hdf5", "binaryproto", "preprocess", "data"},
     {"zoo", "download"},
-    {"layers", "fillers"},
+    {"layers", "fillers", "devices"},
     {"sharing", "overwriting", "net", "build"},
     {"matching"},
     {"loading"},

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from caffe2torch import preprocess
+from caffe2torch.devices import choose_device, exact_float32
 from caffe2torch.errors import UsageError
 from caffe2torch.extract.model import Model, check_blob_name
 from caffe2torch.layers.imports import import_layers
@@ -121,37 +121,6 @@ class Launched:
             self._event.synchronize()
         arrays = [np.ascontiguousarray(value.numpy()) for value in self._values]
         return Output(arrays[0], arrays[-1] if len(arrays) > 1 else None)
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` (the first GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``; UsageError for what is not here."""
-    if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device {name!r}: expected auto, cpu or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"device {name!r}: expected auto, cpu or cuda:N")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            there = f"only {', '.join(f'cuda:{n}' for n in range(count))}" if count else "no CUDA device"
-            raise UsageError(f"device {name!r}: this machine has {there}; use --device cpu or auto")
-        return torch.device("cuda", device.index or 0)
-    return device
-
-
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """TF32 off: float32 products keep all 24 bits, which is what defines a code."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32, cudnn.allow_tf32 = False, False
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def _width(shape: tuple[int, ...]) -> int:

@@ -1,0 +1,172 @@
+"""Train a net with Caffe's solver: the solver file as it is, update for update.
+
+  caffe2torch train --solver solver.prototxt                              from the fillers
+  caffe2torch train --solver solver.prototxt --weights a.caffemodel       fine-tune: layers of the same name are copied
+  caffe2torch train --solver solver.prototxt --snapshot x_iter_5000.solverstate   go on where a training stopped
+  caffe2torch train --solver solver.prototxt --weights x.caffemodel --test        only test, with the solver's test nets
+
+The log comes on standard output in Caffe's words, and goes into PREFIX.log, PREFIX being the solver's snapshot_prefix;
+PREFIX.jsonl has the same figures for programs, and `caffe2torch plot-log` draws either. Ctrl-C ends the training with
+a snapshot; SIGHUP (kill -HUP) writes one and goes on. Relative paths in the solver and its net start at the current
+folder, as in Caffe, or at the solver's own where its net is not found there; --root says otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caffe2torch.errors import UsageError
+from caffe2torch.solver.events import Events
+
+if TYPE_CHECKING:
+    from caffe2torch.solver.solver import Solver
+
+HELP = "train or fine-tune a net with Caffe's solver"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to train, from what, and how it runs."""
+    parser.add_argument("--solver", required=True, metavar="FILE", help="the solver prototxt")
+    start = parser.add_argument_group("what it starts from")
+    start.add_argument(
+        "--weights",
+        metavar="FILE[,FILE]",
+        help=".caffemodel files to copy weights from, by layer name; what they lack keeps its filler's values",
+    )
+    start.add_argument("--snapshot", metavar="FILE", help="a .solverstate to go on from, ours or Caffe's")
+    start.add_argument("--seed", type=int, metavar="N", help="for all that is random, unless random_seed is given")
+    running = parser.add_argument_group("how it runs")
+    running.add_argument("--root", metavar="DIR", help="where relative paths start")
+    running.add_argument("--max-iter", type=int, metavar="N", help="in place of the solver's max_iter")
+    running.add_argument("--test", action="store_true", help="run the test nets once and stop")
+    running.add_argument(
+        "--device", default="auto", metavar="DEV", help="auto (a GPU if there is one), cpu, cuda or cuda:N"
+    )
+    running.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "bf16"),
+        help="float32 is Caffe's; bf16 computes convolutions and products in bfloat16 (autocast), weights stay float32",
+    )
+    shown = parser.add_argument_group("what is shown and written")
+    shown.add_argument("--log", metavar="FILE", help="the log, in place of PREFIX.log")
+    shown.add_argument("--quiet", action="store_true", help="no log on standard output, no progress bar")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, or test; returns 0, or 130 for a training that Ctrl-C ended."""
+    if args.snapshot and args.weights:
+        raise UsageError("--snapshot brings its own weights: leave --weights out, or leave out --snapshot to fine-tune")
+    if args.max_iter is not None and args.max_iter < 0:
+        raise UsageError(f"--max-iter {args.max_iter}: expected at least 0")
+    from caffe2torch.devices import exact_float32
+    from caffe2torch.solver.signals import listening
+
+    solver = _solver(args)
+    with listening() as wish, exact_float32():
+        solver.wish = wish
+        if args.test:
+            return _test(solver)
+        return _train(solver, args)
+
+
+def _solver(args: argparse.Namespace) -> Solver:
+    import torch
+
+    from caffe2torch.devices import choose_device
+    from caffe2torch.solver.settings import read_settings
+    from caffe2torch.solver.solver import Solver
+
+    settings = read_settings(args.solver, root=args.root)
+    if args.max_iter is not None:
+        settings.parameters.max_iter = args.max_iter
+    solver = Solver(
+        settings,
+        device=choose_device(args.device),
+        weights=[Path(name).absolute() for name in (args.weights or "").split(",") if name],
+        seed=args.seed,
+        autocast=torch.bfloat16 if args.precision == "bf16" else None,
+    )
+    if args.snapshot:
+        solver.restore(args.snapshot)
+    return solver
+
+
+def _train(solver: Solver, args: argparse.Namespace) -> int:
+    from caffe2torch.files import make_folder
+    from caffe2torch.solver.events import All
+    from caffe2torch.solver.log import CaffeLog
+    from caffe2torch.solver.record import JsonLines
+
+    prefix = solver.settings.snapshot_prefix
+    log = Path(args.log) if args.log else prefix.with_name(f"{prefix.name}.log")
+    make_folder(log.parent)
+    mode = "a" if solver.iteration else "w"
+    print(f"training {args.solver} with seed {solver.seed} on {solver.device}; log: {log}", file=sys.stderr)
+    with (
+        log.open(mode, encoding="utf-8", buffering=1) as file,
+        log.with_suffix(".jsonl").open(mode, encoding="utf-8", buffering=1) as lines,
+        _Bar(solver, quiet=args.quiet) as bar,
+    ):
+
+        def write(line: str) -> None:
+            file.write(line + "\n")
+            if not args.quiet:
+                bar.say(line)
+
+        caffe = CaffeLog(write)
+        for name, report in solver.reports:
+            caffe.say("net.cpp:744", f"Copying {len(report.loaded)} layers from {name}")
+            for layer in report.ignored:
+                caffe.say("net.cpp:744", f"Ignoring source layer {layer}")
+        solver.events = All(caffe, JsonLines(lines), bar)
+        stopped = solver.solve()
+    if solver.last_snapshot and not args.quiet:
+        print(f"snapshot: {solver.last_snapshot}", file=sys.stderr)
+    return 130 if stopped else 0
+
+
+def _test(solver: Solver) -> int:
+    from caffe2torch.solver.log import CaffeLog
+
+    if not solver.tests:
+        raise UsageError(f"{solver.settings.path}: names no test net with a test_iter, so there is nothing to test")
+    solver.events = CaffeLog(print)
+    return 130 if solver.test_all() is None else 0
+
+
+class _Bar(Events):
+    """A progress bar with loss and rate on stderr; lines of the log are printed above it."""
+
+    def __init__(self, solver: Solver, *, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            desc="training",
+            total=solver.parameters.max_iter,
+            initial=solver.iteration,
+            unit="it",
+            dynamic_ncols=True,
+            smoothing=0.1,
+            disable=quiet or not sys.stderr.isatty(),
+        )
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def say(self, line: str) -> None:
+        """Print a line without breaking the bar."""
+        self._bar.write(line, file=sys.stdout)
+
+    def updated(self, solver: Solver, loss: float, rate: float) -> None:
+        self._bar.set_postfix_str(f"loss {loss:.4g}, lr {rate:g}", refresh=False)
+        self._bar.update()
+
+    def troubled(self, solver: Solver, problem: str) -> None:
+        self._bar.write(f"caffe2torch: warning: {problem}", file=sys.stderr)
