@@ -14,7 +14,7 @@ from types import ModuleType
 from caffe2torch import __version__
 from caffe2torch.errors import Caffe2TorchError, UsageError
 
-COMMANDS = ("extract", "info", "verify", "layers", "draw", "zoo", "download")
+COMMANDS = ("extract", "search", "serve", "index", "train", "info", "verify", "layers", "draw", "zoo", "download")
 
 DESCRIPTION = """\
 Caffe models in PyTorch, exactly.
