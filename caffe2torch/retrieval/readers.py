@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -97,7 +98,7 @@ def read_npz(path: Path, size: int) -> Codes:
             )
     except (OSError, KeyError, ValueError, TypeError, EOFError, MemoryError, NotImplementedError) as error:
         raise FormatError(f"{path}: not a readable .npz codes file: {error}") from error
-    except (zipfile.BadZipFile, zlib.error) as error:
+    except (zipfile.BadZipFile, zlib.error, SyntaxError, tokenize.TokenError) as error:  # the last two: numpy's header
         raise FormatError(f"{path}: not a readable .npz codes file: {error}") from error
 
 

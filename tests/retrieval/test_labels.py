@@ -114,6 +114,7 @@ def test_an_array_claiming_more_than_the_file_holds(tmp_path: Path) -> None:
         read_labels(tmp_path / "x.npy")
 
 
+@pytest.mark.filterwarnings("ignore:Reading `.npy`")  # numpy's word on headers it had to look at twice
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_damaged_arrays_give_labels_or_our_error(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

@@ -90,6 +90,15 @@ def test_npz_header_with_a_huge_shape_is_refused(tmp_path: Path) -> None:
         read_codes(tmp_path / "x.npz")
 
 
+@pytest.mark.parametrize("header", ["{'descr': ((", "{'descr'\n  : 1", "  {\n }", "1 +"])
+def test_npz_header_that_is_no_python(tmp_path: Path, header: str) -> None:
+    raw = header.encode().ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("codes.npy", b"\x93NUMPY\x01\x00" + len(raw).to_bytes(2, "little") + raw)
+    with pytest.raises(FormatError, match=r"not a readable \.npz"):
+        read_codes(tmp_path / "x.npz")
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
