@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -139,6 +141,34 @@ def test_the_pictures_names_of_a_version_5_file(tmp_path: Path) -> None:
     codes = read_codes(write_v5(tmp_path / "x.mat", binary_codes=np.eye(48, 12) == 1, list_im=names))
     assert codes.paths == tuple(f"{k}.jpg" for k in range(12))
     np.testing.assert_array_equal(codes.unpacked(), np.eye(12, 48) == 1)
+
+
+def test_names_beyond_latin_1_in_a_version_5_file(tmp_path: Path) -> None:
+    names = np.array(["é.jpg", "猫.jpg", ""], object).reshape(1, -1)
+    codes = read_codes(write_v5(tmp_path / "x.mat", binary_codes=np.eye(48, 3) == 1, list_im=names))
+    assert codes.paths == ("é.jpg", "猫.jpg", "")
+
+
+def test_version_5_of_a_big_endian_machine(tmp_path: Path) -> None:
+    """By hand: 2 x 16 doubles kept as bytes, as MATLAB stores small whole numbers."""
+    values = bytes([0, 1, 1, 1] * 8)
+    flags, dims = struct.pack(">IIII", 6, 8, 6, 0), struct.pack(">IIii", 5, 8, 2, 16)
+    name, numbers = struct.pack(">HH4s", 4, 1, b"code"), struct.pack(">II", 2, 32) + values
+    array = flags + dims + name + numbers
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x01\x00MI"
+    (tmp_path / "x.mat").write_bytes(header + struct.pack(">II", 14, len(array)) + array)
+    np.testing.assert_array_equal(read_codes(tmp_path / "x.mat").unpacked(), np.array(list(values)).reshape(16, 2) == 1)
+
+
+def test_version_5_variables_that_are_no_matrices(tmp_path: Path) -> None:
+    others = {"z": np.eye(3) * 1j, "s": scipy.sparse.csc_matrix(np.eye(3)), "t": {"a": 1}, "c": "text"}
+    path = write_v5(tmp_path / "x.mat", **others)
+    with pytest.raises(FormatError, match=r"z \(complex double\), s \(sparse matrix\), t \(struct\), c \(char\)"):
+        read_codes(path)
+    with pytest.raises(
+        FormatError, match="s is a sparse matrix; expected the name of a matrix of numbers: there is none"
+    ):
+        read_codes(path, variable="s")
 
 
 def test_names_that_fit_neither_side(tmp_path: Path) -> None:
