@@ -100,6 +100,7 @@ def _train(solver: Solver, args: argparse.Namespace) -> int:
     from caffe2torch.solver.events import All
     from caffe2torch.solver.log import CaffeLog
     from caffe2torch.solver.record import JsonLines
+    from caffe2torch.solver.watch import CollapseWatch
 
     prefix = solver.settings.snapshot_prefix
     log = Path(args.log) if args.log else prefix.with_name(f"{prefix.name}.log")
@@ -122,7 +123,7 @@ def _train(solver: Solver, args: argparse.Namespace) -> int:
             caffe.say("net.cpp:744", f"Copying {len(report.loaded)} layers from {name}")
             for layer in report.ignored:
                 caffe.say("net.cpp:744", f"Ignoring source layer {layer}")
-        solver.events = All(caffe, JsonLines(lines), bar)
+        solver.events = All(caffe, JsonLines(lines), bar, CollapseWatch(solver.train.net))
         stopped = solver.solve()
     if solver.last_snapshot and not args.quiet:
         print(f"snapshot: {solver.last_snapshot}", file=sys.stderr)

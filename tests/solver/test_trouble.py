@@ -10,6 +10,7 @@ from caffe2torch.errors import GraphError, OutputError, TrainingError
 from caffe2torch.solver import snapshot as snapshots
 from caffe2torch.solver.events import Events
 from caffe2torch.solver.solver import Solver, Wish
+from caffe2torch.solver.watch import CollapseWatch
 from solver.nets import NET, solver
 
 
@@ -95,3 +96,27 @@ def test_a_wish_for_a_snapshot_goes_on(tmp_path: Path) -> None:
         "snap_iter_10.solverstate",
         "snap_iter_2.solverstate",
     ]
+
+
+HASHING = """
+name: "collapsed"
+layer { name: "d" type: "HDF5Data" top: "x" top: "t" hdf5_data_param { source: "list.txt" batch_size: 4 } }
+layer { name: "latent" type: "InnerProduct" bottom: "x" top: "latent" param { lr_mult: 0 } param { lr_mult: 0 }
+        inner_product_param { num_output: 6 bias_filler { value: BIAS } } }
+layer { name: "code" type: "Sigmoid" bottom: "latent" top: "code" }
+layer { name: "ip" type: "InnerProduct" bottom: "code" top: "y" inner_product_param { num_output: 3 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "y" bottom: "t" top: "loss" loss_weight: 1e-6 }
+layer { name: "k1" type: "K1_EuclideanLoss" bottom: "code" bottom: "code" top: "binary" propagate_down: true
+        propagate_down: false loss_weight: 1e-6 }
+"""
+
+
+@pytest.mark.parametrize("bias, collapsed", [(20, True), (0, False)])
+def test_the_collapse_of_ssdh_is_noticed(tmp_path: Path, bias: int, collapsed: bool) -> None:
+    one = solver(tmp_path, "max_iter: 510", net=HASHING.replace("BIAS", str(bias)))
+    one.events = CollapseWatch(one.train.net)
+    if collapsed:
+        with pytest.raises(TrainingError, match=r"iteration 499: the codes have collapsed: binary stands at -0\.125"):
+            one.solve()
+    else:
+        one.solve()
