@@ -20,7 +20,7 @@ from caffe2torch.browse.answers import Query
 from caffe2torch.browse.gallery import Gallery, Wanted
 from caffe2torch.browse.live import answer_content, live_page, problem_content, samples_content, stored_picture
 from caffe2torch.browse.markup import Markup
-from caffe2torch.browse.parts import Picture, stylesheet
+from caffe2torch.browse.parts import Source, stylesheet
 from caffe2torch.browse.pictures import THREADS, Thumbnail
 from caffe2torch.browse.text import to_dict
 from caffe2torch.browse.upload import Uploads
@@ -66,6 +66,7 @@ def make_app(
 
     app: Flask = flask.Flask(__name__, static_folder=None)
     # The rest of a form is small; the file itself is limited again below.
+    app.debug = False  # whatever the environment says
     app.config.update(MAX_CONTENT_LENGTH=max_bytes + (1 << 16), MAX_FORM_PARTS=8)
     pages = _Pages(gallery, uploads, max_bytes, min(k, len(gallery)))
     known = frozenset(host.lower() for host in hosts)
@@ -156,14 +157,14 @@ class _Pages:
         places = sorted(random.sample(range(len(self.gallery)), min(SAMPLES, len(self.gallery))))
         numbers = self.gallery.index.ids[places].tolist()
         self._warm(numbers)
-        return samples_content(self.gallery, numbers, self._source)
+        return samples_content(self.gallery, numbers, self._source(self.k))
 
     def _warm(self, numbers: Sequence[int]) -> None:
         """Several thumbnails at a time, where large pictures take long to decode."""
         list(self._pool.map(self.thumbnail, numbers))
 
-    def _source(self, number: int) -> Picture | None:
-        return stored_picture(number, self.thumbnail(number))
+    def _source(self, k: int) -> Source:
+        return lambda number: stored_picture(number, self.thumbnail(number), k=k)
 
     def answer(self, query: Query, k: str | None) -> Response:
         """The results of one query, as JSON for programs that ask for it."""
@@ -172,7 +173,7 @@ class _Pages:
         if _wants_json():
             return self.respond(json.dumps(to_dict([answer], self.gallery)).encode(), "application/json")
         self._warm([hit.id for hit in answer.hits])
-        return self.html(answer_content(self.gallery, answer, self._source), k=count)
+        return self.html(answer_content(self.gallery, answer, self._source(count)), k=count)
 
     def _count(self, k: str | None) -> int:
         if k is None:

@@ -54,6 +54,7 @@ class Gallery:
         self.places = Places(path, index.provenance, root=root)
         self.label_names = tuple(label_names)
         self._ids: dict[str, int] | None = None
+        self._by_file: dict[str, list[str]] = {}
 
     @classmethod
     def open(
@@ -130,21 +131,20 @@ class Gallery:
         if self._ids is None:
             pairs = list(zip(self.index.codes().paths, self.index.ids.tolist(), strict=False))
             self._ids = dict(reversed(pairs))  # of a path that stands there twice the first
+            for path in self._ids:
+                self._by_file.setdefault(os.path.basename(path), []).append(path)  # noqa: PTH119 - a million of them
         number = self._ids.get(name)
         return number if number is not None else self._find_file(Path(name), self._ids)
 
     def _find_file(self, wanted: Path, ids: dict[str, int]) -> int | None:
         """By the file itself: the few pictures of the same name are compared with it."""
-        try:
-            if not wanted.name or not wanted.is_file():
+        for name in self._by_file.get(wanted.name, ()):
+            found = self.places.find(name)
+            try:
+                if found is not None and found.samefile(wanted):
+                    return ids[name]
+            except (OSError, ValueError):  # there is no file ``wanted``
                 return None
-            for name, number in ids.items():
-                if name.endswith(wanted.name):
-                    found = self.places.find(name)
-                    if found is not None and os.path.samefile(found, wanted):  # noqa: PTH121
-                        return number
-        except (OSError, ValueError):  # a name no file can have
-            return None
         return None
 
     def query(self, number: int, *, thumbnail: bool = True) -> Query:
@@ -213,6 +213,8 @@ class Gallery:
         extra = wanted.skip_self and any(query.id is not None for query in queries)
         available = len(self) - extra
         if wanted.k > available:
+            if not available:
+                raise RetrievalError(f"{self.path}: holds no picture besides the query itself")
             besides = " besides the query itself" if extra else ""
             raise RetrievalError(
                 f"{self.path}: {wanted.k:,} results are asked for, but there are {available:,} pictures{besides}; give "

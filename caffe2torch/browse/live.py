@@ -20,11 +20,11 @@ _HEAD = Markup(
 )
 
 
-def stored_picture(number: int, small: Thumbnail | None) -> Picture | None:
-    """A picture of the database, by its number."""
+def stored_picture(number: int, small: Thumbnail | None, *, k: int) -> Picture | None:
+    """A picture of the database, by its number, leading to the ``k`` most like it."""
     if small is None:
         return None
-    return Picture(f"/picture/{number}", small.width, small.height, tiny=small.tiny, link=f"/like/{number}")
+    return Picture(f"/picture/{number}", small.width, small.height, tiny=small.tiny, link=f"/like/{number}?k={k}")
 
 
 def live_page(gallery: Gallery, content: Markup, *, k: int, most_bytes: int) -> Markup:
@@ -33,7 +33,7 @@ def live_page(gallery: Gallery, content: Markup, *, k: int, most_bytes: int) -> 
         [
             header(gallery, "Find pictures like yours"),
             _form(gallery, k, most_bytes),
-            markup('<main id="content" aria-live="polite">{}</main>', content),
+            markup('<main id="content">{}</main>', content),
             footer(gallery),
         ]
     )

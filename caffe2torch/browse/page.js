@@ -52,7 +52,10 @@ input.addEventListener("change", () => {
   input.value = "";
   search(file);
 });
-form.elements.k.addEventListener("change", () => search(last));
+form.elements.k.addEventListener("change", () => {
+  if (last) search(last);
+  else if (location.pathname.startsWith("/like/")) location.search = `?k=${form.elements.k.value}`;
+});
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   search(input.files[0] || last);

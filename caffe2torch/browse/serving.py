@@ -57,13 +57,15 @@ def make_server(app: Flask, host: str, port: int) -> Any:
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             """No line for each picture."""
 
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return make_server(host, port, app, threaded=True, request_handler=Handler)
-    except (OSError, OverflowError, SystemExit) as error:  # werkzeug itself prints and exits where a port is taken
-        reason = getattr(error, "strerror", None) or "it is in use or not of this machine"
-        raise UsageError(
-            f"cannot listen at {host} port {port}: {reason}; choose another with --port or --host"
-        ) from error
+        listener = socket.create_server((host, port), family=family)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot listen at {host} port {port}: {reason}; choose another --port or --host") from error
+    with listener:  # the server takes a copy; on its own it would print and exit where a port is taken
+        port = listener.getsockname()[1]
+        return make_server(host, port, app, threaded=True, request_handler=Handler, fd=listener.fileno())
 
 
 def run(server: Any, host: str) -> None:
@@ -71,9 +73,5 @@ def run(server: Any, host: str) -> None:
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown if host not in ('0.0.0.0', '::') else socket.gethostname()}:{server.port}/"
     print(f"open {address} in a browser; Ctrl-C ends", flush=True)
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        print("\nended", file=sys.stderr)
-    finally:
-        server.server_close()
+    server.serve_forever()  # returns on Ctrl-C, and closes
+    print("\nended", file=sys.stderr)

@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search and show."""
     from caffe2torch.browse.gallery import Wanted
+    from caffe2torch.browse.markup import printable
     from caffe2torch.browse.page import check_size, write_page
     from caffe2torch.browse.queries import read_queries
     from caffe2torch.browse.text import tables, to_dict
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(tables(answers, gallery))
     if args.html:
-        print(f"\nwrote {args.html}")
+        print(f"\nwrote {printable(args.html)}")
     return 0
 
 

@@ -154,6 +154,8 @@ def _own_model(args: argparse.Namespace, gallery: Gallery) -> Model:
     from caffe2torch.commands.extract import _model as extract_model
 
     if not (args.model or args.net):
+        if args.another_model:
+            raise UsageError("--another-model: say which, with --model or with --net, --weights and --preprocess")
         raise RetrievalError(
             f"{args.codes}: does not say which model made its codes, and a new picture must be hashed with the same: "
             "name it with --model NAME, or with --net, --weights and --preprocess"

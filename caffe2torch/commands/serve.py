@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Open everything, so that what is wrong shows before the first visitor, then serve."""
     from caffe2torch.browse.app import MOST_RESULTS, make_app, need_flask
+    from caffe2torch.browse.gallery import Wanted
     from caffe2torch.browse.serving import is_local, make_server, own_names
     from caffe2torch.browse.serving import run as serve
     from caffe2torch.browse.upload import Uploads
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--port {args.port}: expected 0 to 65535")
     need_flask()
     gallery = open_gallery(args)
+    gallery.answer([gallery.query(int(gallery.index.ids[0]), thumbnail=False)], Wanted(1))  # makes the engine ready
     uploads = Uploads(gallery, hasher_maker(args, gallery)())
     app = make_app(
         gallery,
