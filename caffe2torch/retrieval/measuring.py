@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe2torch.retrieval.hamming import Words
-from caffe2torch.retrieval.metrics import Divisor, Floats, divide_by, precision_sum, ratio, recall_gains
+from caffe2torch.retrieval.metrics import Divisor, Floats, count_columns, divide_by, precision_sum, ratio, recall_gains
 from caffe2torch.retrieval.ranking import Prefix, Ranker
 from caffe2torch.retrieval.relevance import Relevance
 from caffe2torch.retrieval.ties import TiedPrecision, expected_hits, tied_average_precision
@@ -63,37 +63,44 @@ class Task:
         count = len(queries)
         right = np.empty((count, self.k), np.bool_)
         sums = np.empty(count)
-        near, near_right = np.zeros((2, count), np.int64)
+        found, near, near_right = np.zeros((3, count), np.int64)
         sizes, hits = np.zeros((2, count if self.ties else 0, self.bits + 1), np.int64)
         ranker = Ranker(self.database_words, self.bits)
+        again = self._ranked_again(queries)
         for row, query in enumerate(queries.tolist()):
-            if not (row and self._same_ranking(query, queries[row - 1])):
+            if not again[row]:
                 prefix = self._rank(ranker, query)
                 keys = self.relevance.keys.take(prefix.positions, axis=1)
             mine = self.relevance.of(query, keys)
             places = np.flatnonzero(mine)
             right[row] = mine[: self.k]
-            sums[row] = precision_sum(places[: np.searchsorted(places, self.k)])
-            near[row], near_right[row] = prefix.near, np.searchsorted(places, prefix.near)
+            found[row], near_right[row] = np.searchsorted(places, (self.k, prefix.near))
+            sums[row] = precision_sum(places[: found[row]])
+            near[row] = prefix.near
             if prefix.sizes is not None:
                 sizes[row] = prefix.sizes
                 hits[row] = np.diff(np.searchsorted(places, np.cumsum(prefix.sizes)), prepend=0)
         totals = self.totals[queries]
-        divisors = divide_by(self.divisor, np.count_nonzero(right, axis=1), totals, self.k)
+        divisors = divide_by(self.divisor, found, totals, self.k)
         tied = tied_average_precision(sizes, hits, self.k, divisor=self.divisor, totals=totals) if self.ties else None
         return Part(
             queries=queries,
             average_precision=ratio(sums, divisors),
             near=near,
             near_right=near_right,
-            right=np.count_nonzero(right, axis=0),
+            right=count_columns(right),
             recall=recall_gains(right, totals),
             tied=tied,
             expected=expected_hits(sizes, hits, self.k) if self.ties else None,
         )
 
-    def _same_ranking(self, query: int, other: int) -> bool:
-        return not self.leave_one_out and bool((self.query_words[query] == self.query_words[other]).all())
+    def _ranked_again(self, queries: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """Whether a query's ranking is that of the query before it: the same code, and the whole database."""
+        again = np.zeros(len(queries), np.bool_)
+        if not self.leave_one_out:
+            words = self.query_words[queries]
+            again[1:] = (words[1:] == words[:-1]).all(axis=1)
+        return again
 
     def _rank(self, ranker: Ranker, query: int) -> Prefix:
         own = query if self.leave_one_out else None

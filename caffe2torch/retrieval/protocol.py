@@ -168,13 +168,13 @@ def _relevance(queries: Codes, query_labels: Labels, database: Codes, database_l
     for codes, whose in ((queries, "queries"), (database, "database")):
         check_codes(codes.packed, codes.bits, what=f"the codes of the {whose}")
         if not len(codes):
-            raise RetrievalError(f"there is nothing to evaluate: the {whose} hold no codes")
+            raise RetrievalError(f"there is nothing to evaluate: the number of codes in the {whose} is 0")
     relevance = Relevance(query_labels, database_labels)
     counts = {"queries": (len(queries), len(relevance.query_keys))}
     counts["database"] = len(database), relevance.keys.shape[1]
     for whose, (codes_there, labels_there) in counts.items():
         if codes_there != labels_there:
-            raise RetrievalError(f"the {whose} have {codes_there} codes but {labels_there} labels")
+            raise RetrievalError(f"{codes_there} codes but {labels_there} labels in the {whose}")
     return relevance
 
 

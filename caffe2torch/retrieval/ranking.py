@@ -33,13 +33,14 @@ class Ranker:
     def __init__(self, words: Words, bits: int) -> None:
         self.bits = bits
         self.scanner = Scanner(words, bits, len(words))
+        self._limit = bits // 4
 
     def prefix(self, query: Words, k: int, radius: int, *, groups: bool, leave_out: int | None = None) -> Prefix:
         """The ranking of ``query`` (words,). ``leave_out`` is the query's own place in the database, if it is there."""
         total = len(self.scanner.words)
         wanted = k if leave_out is None else k + 1
         distances = self.scanner.distances(query, 0, total)
-        limit = self.bits if wanted == total else max(_kth_smallest(distances, wanted, self.bits), radius)
+        limit = self.bits if wanted == total else max(self._kth_smallest(distances, wanted), radius)
         if limit >= self.bits:
             ranked = distances
             positions = np.argsort(distances, kind="stable")
@@ -57,14 +58,20 @@ class Ranker:
                 sizes[0] -= 1
         return Prefix(positions, near, sizes)
 
+    def _kth_smallest(self, distances: npt.NDArray[Any], k: int) -> int:
+        """The k-th smallest distance, by bisection: counting what is nearer than a bound is a vector instruction.
 
-def _kth_smallest(distances: npt.NDArray[Any], k: int, bits: int) -> int:
-    """The k-th smallest distance, by bisection: counting what is nearer than a bound is a vector instruction."""
-    low, high = 0, bits
-    while low < high:
-        middle = (low + high) // 2
-        if np.count_nonzero(distances <= middle) >= k:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+        It begins where the last query ended, for that is often the place or the next one.
+        """
+        low, high, middle = 0, self.bits, self._limit
+        first = True
+        while low < high:
+            if np.count_nonzero(distances <= middle) >= k:
+                high = middle
+                middle = max(low, middle - 1) if first else (low + high) // 2
+            else:
+                low = middle + 1
+                middle = min(high, low) if first else (low + high) // 2
+            first = False
+        self._limit = min(low, self.bits - 1)
+        return low

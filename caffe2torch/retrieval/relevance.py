@@ -57,9 +57,12 @@ class Relevance:
 
     def totals(self) -> npt.NDArray[np.int64]:
         """How many database items are right for each query: (Q,)."""
-        distinct, first, inverse = np.unique(self.query_keys, axis=0, return_index=True, return_inverse=True)
-        counts = [int(np.count_nonzero(self.of(int(query), self.keys))) for query in first]
-        return np.array(counts, dtype=np.int64)[inverse.reshape(-1)] if len(distinct) else np.zeros(0, np.int64)
+        if self.single:
+            counts = np.bincount(self.keys[0], minlength=int(self.query_keys.max(initial=0)) + 1)
+            return np.asarray(counts[self.query_keys[:, 0]], dtype=np.int64)
+        _, first, inverse = np.unique(self.query_keys, axis=0, return_index=True, return_inverse=True)
+        found = [int(np.count_nonzero(self.of(int(query), self.keys))) for query in first]
+        return np.array(found, dtype=np.int64)[inverse.reshape(-1)]
 
     def rows(self) -> Iterator[npt.NDArray[np.bool_]]:
         """Query by query which database items are right, each (N,), in database order."""
@@ -97,4 +100,6 @@ def checked(labels: Labels, whose: str) -> npt.NDArray[Any]:
         array = array.astype(np.bool_)
     if array.ndim == 2 and array.shape[1] == 0:
         raise RetrievalError(f"the labels of {whose} have shape {array.shape}: there is no label at all")
-    return array
+    if array.dtype == np.uint64 and array.max(initial=0) > np.iinfo(np.int64).max:
+        raise RetrievalError(f"the labels of {whose} go up to {array.max()}; they must fit in a signed 64-bit integer")
+    return array if array.ndim == 2 else array.astype(np.int64)
