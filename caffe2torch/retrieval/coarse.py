@@ -7,7 +7,6 @@ and only the features of those few pictures are read.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +15,8 @@ import numpy.typing as npt
 
 from caffe2torch.errors import RetrievalError, UsageError
 from caffe2torch.retrieval.features import Doubles, Features, Rows
-from caffe2torch.retrieval.fine import FloatSearch, check_k, recall
+from caffe2torch.retrieval.fine import TASK, FloatSearch, check_k, recall
+from caffe2torch.retrieval.hamming import default_threads, in_threads
 
 CANDIDATES = 1000
 POOLED = 1 << 20
@@ -83,6 +83,11 @@ class CoarseToFine:
         if isinstance(features, (str, os.PathLike)):
             features = Features.open(features)
         self.features = features if isinstance(features, Features) else Features(features)
+        if ids is None and len(self.features) > len(index):
+            raise RetrievalError(
+                f"{self.features.source}: {len(self.features)} rows of features for {len(index)} codes; if codes were "
+                "removed from the index, give ids, the id of each row"
+            )
         if ids is None:
             self.features.expect(len(index))
         if candidates < 1:
@@ -107,12 +112,24 @@ class CoarseToFine:
             raise RetrievalError(f"k is {k}, of {self.candidates} candidates: raise candidates to {k} at least")
         count = len(prepared)
         hits = FineHits(np.empty((count, k), np.int64), np.empty((count, k), np.int32), np.empty((count, k)))
-        for query, (ids, hamming) in enumerate(self._pools(query_codes, k)):
-            rows = self._rows(ids)
-            order = np.argsort(rows)
-            found, hits.distances[query] = self.fine.rank(prepared[query], rows[order], k)
-            chosen = order[np.searchsorted(rows, found, sorter=order)]
-            hits.ids[query], hits.hamming[query] = ids[chosen], hamming[chosen]
+        most = min(self.candidates, len(self.index))
+        together = max(1, POOLED // most)
+        for first in range(0, count, together):
+            ranking = self.index.search(query_codes[first : first + together], most)
+
+            def work(start: int, stop: int, first: int = first, ranking: Ranking = ranking) -> None:
+                buffer = self.fine.buffer()
+                for row in range(start, stop):
+                    ids, hamming = self._pool(ranking, row, k)
+                    rows = self._rows(ids)
+                    order = np.argsort(rows)
+                    query = first + row
+                    found, hits.distances[query] = self.fine.rank(prepared[query], rows[order], k, buffer)
+                    chosen = order[np.searchsorted(rows, found, sorter=order)]
+                    hits.ids[query], hits.hamming[query] = ids[chosen], hamming[chosen]
+
+            for _ in in_threads(work, len(ranking.ids), threads=default_threads(), block=TASK):
+                pass
         return hits
 
     def recall(self, query_codes: npt.NDArray[np.uint8], query_features: npt.ArrayLike, k: int) -> float:
@@ -120,17 +137,13 @@ class CoarseToFine:
         found = self._rows(self.search(query_codes, query_features, k).ids.ravel()).reshape(-1, k)
         return recall(found, self.fine.search(query_features, k).rows)
 
-    def _pools(self, codes: npt.NDArray[np.uint8], k: int) -> Iterator[tuple[Rows, Distances]]:
-        """Ids and Hamming distances of each query's candidates."""
-        most = min(self.candidates, len(self.index))
-        together = max(1, POOLED // most)
-        for first in range(0, len(codes), together):
-            ranking = self.index.search(codes[first : first + together], most)
-            for ids, distances in zip(ranking.ids, ranking.distances, strict=True):
-                end = most
-                if self.radius is not None:
-                    end = max(k, int(np.searchsorted(distances, self.radius, side="right")))
-                yield ids[:end], distances[:end]
+    def _pool(self, ranking: Ranking, row: int, k: int) -> tuple[Rows, Distances]:
+        """Ids and Hamming distances of one query's candidates."""
+        ids, distances = ranking.ids[row], ranking.distances[row]
+        end = len(ids)
+        if self.radius is not None:
+            end = max(k, int(np.searchsorted(distances, self.radius, side="right")))
+        return ids[:end], distances[:end]
 
     def _rows(self, ids: Rows) -> Rows:
         """The row of the features for each id."""

@@ -5,7 +5,7 @@ Distances are defined in float64 from differences, so equal features are at dist
 - ``euclidean``: sqrt(sum((x - q)^2)).
 - ``cosine``: sum((x / |x| - q / |q|)^2) / 2, which is 1 - cos(x, q) without its loss of digits near 0. A row of zeros
   has no direction: it is at distance infinity, behind all others. A query of zeros is refused. So are lengths below
-  SHORTEST, which only float64 features can have.
+  SHORTEST, which only float64 features can have. Rows that differ in length alone are equal up to rounding.
 
 The order is by (distance, row). Most rows never need that formula: a matrix product gives |x|^2 + |q|^2 - 2xq fast but
 inexactly, within an error that has a bound. Only rows whose bounds reach down to the k-th smallest upper bound are
@@ -23,8 +23,13 @@ import numpy.typing as npt
 from caffe2torch.errors import RetrievalError, UsageError
 from caffe2torch.retrieval.feature_files import Matrix
 from caffe2torch.retrieval.features import Doubles, Features, Rows, check_queries, sum_of_squares
+from caffe2torch.retrieval.hamming import default_threads, in_threads
 
 METRICS = ("euclidean", "cosine")
+TASK = 16
+"""Queries a thread works on before it takes others."""
+GATHERED = 1 << 20
+"""Bytes of scattered rows gathered at a time: they stay in a core's own cache, and the product in its own thread."""
 PRODUCTS = 1 << 27
 """Bytes of products held at a time: that many queries go through the features together."""
 SHORTEST = 1e-145
@@ -66,8 +71,15 @@ class FloatSearch:
         rows, distances = np.empty((len(prepared), k), np.int64), np.empty((len(prepared), k))
         everything = np.arange(len(self.features))
         for first, products in self._all_products(prepared):
-            for index, row in enumerate(products, first):
-                rows[index], distances[index] = self._nearest(prepared[index], everything, row, k)
+
+            def work(start: int, stop: int, first: int = first, products: Matrix = products) -> None:
+                buffer = self.buffer()
+                for row in range(start, stop):
+                    query = first + row
+                    rows[query], distances[query] = self._nearest(prepared[query], everything, products[row], k, buffer)
+
+            for _ in in_threads(work, len(products), threads=default_threads(), block=TASK):
+                pass
         return FloatHits(rows, distances)
 
     def prepare(self, queries: npt.ArrayLike) -> list[_Query]:
@@ -85,14 +97,18 @@ class FloatSearch:
             rounded = doubles.astype(self.features.dtype)
         return [_Query(*parts) for parts in zip(doubles, rounded, map(float, sum_of_squares(doubles)), strict=True)]
 
-    def rank(self, query: _Query, rows: Rows, k: int) -> tuple[Rows, Doubles]:
+    def buffer(self) -> Matrix:
+        """Memory for ``rank``, best used again and again by one thread."""
+        return self.features.buffer(GATHERED)
+
+    def rank(self, query: _Query, rows: Rows, k: int, buffer: Matrix) -> tuple[Rows, Doubles]:
         """The ``k`` nearest of ``rows`` (ascending, at least ``k``) with their distances."""
         products = np.empty(len(rows), self.features.dtype)
-        for first in range(0, len(rows), self.features.step):
-            part = slice(first, first + self.features.step)
-            with np.errstate(over="ignore", invalid="ignore"):
-                products[part] = self.features.take(rows[part]) @ query.rounded
-        return self._nearest(query, rows, products, k)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for first in range(0, len(rows), len(buffer)):
+                part = slice(first, first + len(buffer))
+                products[part] = self.features.take(rows[part], buffer) @ query.rounded
+        return self._nearest(query, rows, products, k, buffer)
 
     def _all_products(self, queries: list[_Query]) -> Iterator[tuple[int, Matrix]]:
         """(number of the first query, products (queries, N)) for as many queries at a time as memory allows."""
@@ -106,11 +122,11 @@ class FloatSearch:
                     products[:, row : row + len(block)] = matrix @ block.T
             yield first, products
 
-    def _nearest(self, query: _Query, rows: Rows, products: Matrix, k: int) -> tuple[Rows, Doubles]:
+    def _nearest(self, query: _Query, rows: Rows, products: Matrix, k: int, buffer: Matrix) -> tuple[Rows, Doubles]:
         """Exact distances of all rows that could be among the ``k`` nearest, and the nearest of them."""
         low, high = self._bounds(query, self.features.squares(rows), products.astype(np.float64))
         possible = rows[low <= np.partition(high, k - 1)[k - 1]]
-        distances = self._exact(query, possible)
+        distances = self._exact(query, possible, buffer)
         order = np.lexsort((possible, distances))[:k]
         return possible[order], distances[order]
 
@@ -140,21 +156,24 @@ class FloatSearch:
             low[lengths < SHORTEST] = np.inf
         return low, high
 
-    def _exact(self, query: _Query, rows: Rows) -> Doubles:
+    def _exact(self, query: _Query, rows: Rows, buffer: Matrix) -> Doubles:
         """Distances by definition."""
         distances = np.empty(len(rows))
-        step = max(1, self.features.step // 2)
-        for first in range(0, len(rows), step):
-            part = slice(first, first + step)
-            values = self.features.take(rows[part]).astype(np.float64)
+        doubles = np.empty(buffer.shape)
+        for first in range(0, len(rows), len(buffer)):
+            part = slice(first, first + len(buffer))
+            taken = self.features.take(rows[part], buffer)
+            values = doubles[: len(taken)]
+            values[:] = taken
             if self.metric == "cosine":
                 lengths = np.sqrt(self.features.squares(rows[part]))
                 some = lengths >= SHORTEST
                 values /= np.where(some, lengths, 1)[:, None]
-                squares = sum_of_squares(values - query.values)
-                distances[part] = np.where(some, squares / 2, np.inf)
+                values -= query.values
+                distances[part] = np.where(some, sum_of_squares(values) / 2, np.inf)
             else:
-                distances[part] = np.sqrt(sum_of_squares(values - query.values))
+                values -= query.values
+                distances[part] = np.sqrt(sum_of_squares(values))
         return distances
 
 

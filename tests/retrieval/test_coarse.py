@@ -133,7 +133,7 @@ def test_the_bounds_contain_the_exact_value(data: st.DataObject) -> None:
     rows = np.arange(40)
     (query,) = search.prepare(values[:1] + scale * 10.0 ** rng.randint(-9, 1))
     low, high = search._bounds(query, search.features.squares(rows), (values @ query.rounded).astype(np.float64))
-    exact = search._exact(query, rows)
+    exact = search._exact(query, rows, search.buffer())
     exact = exact**2 if metric == "euclidean" else exact
     assert (low <= exact).all()
     assert (exact <= high).all()
@@ -142,7 +142,9 @@ def test_the_bounds_contain_the_exact_value(data: st.DataObject) -> None:
 def test_blocks_of_rows_and_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     data, queries = tied(230, 5), tied(17, 5, seed=1)
     whole = FloatSearch(Features(data)).search(queries, 50)
-    monkeypatch.setattr("caffe2torch.retrieval.features.PIECE", 5 * 4 * 7)
+    monkeypatch.setattr("caffe2torch.retrieval.features.BLOCK", 5 * 4 * 7)
+    monkeypatch.setattr("caffe2torch.retrieval.features.PIECE", 5 * 4 * 3)
+    monkeypatch.setattr(fine, "GATHERED", 5 * 4 * 4)
     monkeypatch.setattr(fine, "PRODUCTS", 4 * 230 * 3)
     pieces = FloatSearch(Features(data)).search(queries, 50)
     np.testing.assert_array_equal(pieces.rows, whole.rows)
@@ -293,7 +295,8 @@ def test_more_candidates_find_no_less() -> None:
 def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = two_stage(candidates=60).search(pack(QUERY_CODES), QUERIES, 10)
     monkeypatch.setattr("caffe2torch.retrieval.coarse.POOLED", 130)
-    monkeypatch.setattr("caffe2torch.retrieval.features.PIECE", 16 * 4 * 7)
+    monkeypatch.setattr("caffe2torch.retrieval.coarse.TASK", 2)
+    monkeypatch.setattr(fine, "GATHERED", 16 * 4 * 7)
     pieces = two_stage(candidates=60).search(pack(QUERY_CODES), QUERIES, 10)
     for name in ("ids", "hamming", "distances"):
         np.testing.assert_array_equal(getattr(pieces, name), getattr(whole, name))
@@ -344,6 +347,15 @@ def test_features_from_a_file(tmp_path: Path) -> None:
     np.save(tmp_path / "fc7.npy", DATA[:399])
     with pytest.raises(RetrievalError, match=r"fc7\.npy: 399 rows of features for 400 codes"):
         CoarseToFine(index, str(tmp_path / "fc7.npy"))
+
+
+def test_features_of_codes_that_were_removed_may_stay() -> None:
+    index = Index.from_codes(pack(CODES[1::2]), BITS, ids=np.arange(1, 400, 2))
+    with pytest.raises(RetrievalError, match=r"400 rows of features for 200 codes; if codes were removed .* give ids"):
+        CoarseToFine(index, DATA)
+    hits = CoarseToFine(index, DATA, ids=np.arange(400), candidates=200).search(pack(QUERY_CODES), QUERIES, 200)
+    for query, found in zip(QUERIES, hits.ids, strict=True):
+        assert found.tolist() == [2 * row + 1 for row in naive_order(naive_distances(DATA[1::2], query, "euclidean"))]
 
 
 def test_a_candidate_without_numbers_is_named() -> None:

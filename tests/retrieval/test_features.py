@@ -186,11 +186,11 @@ def test_a_row_with_no_number_is_named_when_it_is_read(tmp_path: Path, bad: floa
 
 
 def test_check_goes_through_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caffe2torch.retrieval.features.BLOCK", 4 * WIDTH * 7)
     monkeypatch.setattr("caffe2torch.retrieval.features.PIECE", 4 * WIDTH * 3)
     values = VALUES.copy()
-    features = Features(values)
-    assert features.step == 3
-    features.check()
+    assert [first for first, _ in Features(values).pieces()] == list(range(0, ROWS, 7))
+    Features(values).check()
     values[-1, -1] = np.nan
     with pytest.raises(RetrievalError, match="features: row 49 holds nan at value 6;"):
         Features(values).check()
