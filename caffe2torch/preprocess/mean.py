@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffe2torch.errors import FormatError, UsageError
-from caffe2torch.preprocess import matfile
+from caffe2torch.matlab_v5 import read_variables
 from caffe2torch.preprocess.spec import Spec
 
 Mean = NDArray[np.float32]
@@ -50,7 +50,8 @@ def load_mean(path: str | Path, *, layout: str | None = None) -> Mean:
     if head.startswith(b"\x93NUMPY"):
         mean = _from_npy(path)
     elif head.startswith(b"MATLAB 5.0"):
-        mean = _from_mat(path, matfile.read_arrays(path.read_bytes(), str(path)), layout)
+        found = read_variables(path, path.read_bytes())
+        mean = _from_mat(path, {v.name: v.numbers() for v in found if v.is_numbers}, layout)
     elif head.startswith((b"MATLAB 7.3", b"\x89HDF")):
         mean = _from_mat(path, _hdf5_arrays(path), layout)
     else:

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe2torch.errors import FormatError
+from caffe2torch.matlab_v5 import read_variables
 from caffe2torch.retrieval.checked import h5_array, plausible
 from caffe2torch.retrieval.checked import provenance as parse_provenance
-from caffe2torch.retrieval.matlab_v5 import read_variables
 
 NUMBERS = ("double", "single", "logical", *(f"{sign}int{width}" for sign in ("", "u") for width in (8, 16, 32, 64)))
 NAMES = "list_im"
