@@ -21,8 +21,11 @@ class Database(Protocol):
     def path(self) -> Path:
         """Its folder."""
 
-    def records(self) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and values in the order of the keys, from the first; FormatError for damage."""
+    def records(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values in the order of the keys, without the first ``start``; FormatError for damage."""
+
+    def count(self) -> int:
+        """How many records there are."""
 
 
 def open_database(path: Path, backend: str) -> Database:

@@ -2,71 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from caffe2torch.data.draws import Seed, draws
 from caffe2torch.data.hdf5 import Hdf5Source
 from caffe2torch.data.image_list import open_images
 from caffe2torch.data.memory import MemorySource
 from caffe2torch.data.records import open_records
-from caffe2torch.data.source import Array, Shape, Source
+from caffe2torch.data.source import Batch, Shape, Source
 from caffe2torch.data.windows import WindowSource
 from caffe2torch.errors import GraphError, UsageError
 from caffe2torch.graph import Graph, Node
 
 
-def open_source(
-    node: Node, folder: str | Path, *, phase: str | None = None, rng: np.random.Generator | None = None
-) -> Source:
+def open_source(node: Node, folder: str | Path, *, phase: str | None = None, seed: Seed | None = None) -> Source:
     """The source of batches that a data layer is; its files are looked up below ``folder``.
 
-    ``phase`` is the layer's own unless given; ``rng`` draws crops, flips, orders and windows (by default a fresh
-    generator: every run draws others). Raises GraphError for settings Caffe refuses, FormatError and ImageError for bad
-    files, UsageError when a package is missing.
+    ``phase`` is the layer's own unless given. Crops, flips, orders and windows are drawn from ``seed`` and the name of
+    the layer; without a seed every run draws others. Raises GraphError for settings Caffe refuses, FormatError and
+    ImageError for bad files, UsageError when a package is missing.
     """
     layer, folder, phase = node.message, Path(folder), phase or node.phase
-    rng = np.random.default_rng() if rng is None else rng
+    drawn = draws(seed, node.name)
     if node.type == "Data":
-        return open_records(layer, folder, phase=phase, rng=rng)
+        return open_records(layer, folder, phase=phase, draws=drawn)
     if node.type == "ImageData":
-        return open_images(layer, folder, phase=phase, rng=rng)
+        return open_images(layer, folder, phase=phase, draws=drawn)
     if node.type == "WindowData":
-        return WindowSource(layer, folder, rng=rng)
+        return WindowSource(layer, folder, drawn)
     if node.type == "HDF5Data":
-        return Hdf5Source(layer, folder, rng=rng)
+        return Hdf5Source(layer, folder, drawn)
     if node.type == "MemoryData":
-        return MemorySource(layer)
+        return MemorySource(layer, drawn)
     raise GraphError(f"layer {node.name!r} ({node.type}) is not read; feed {', '.join(node.tops)} yourself")
 
 
 class Feed:
-    """Batches for a net, without end: iterating gives ``{blob: float32 array}`` for all its data layers together."""
+    """Batches for a net, without end: iterating gives ``{blob: float32 array}`` for all its data layers together.
+
+    Which batch comes depends on its number alone, so `seek` goes on exactly where another feed stood.
+    """
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
         self.sources = dict(sources)
         """Layer name -> source."""
         self.batches = 0
-        """How many batches were taken."""
+        """How many batches were taken, which is the number of the next one."""
+        self.waited = 0.0
+        """For how many seconds `next_batch` kept its caller waiting, all in all."""
 
     @property
     def shapes(self) -> dict[str, Shape]:
         """Blob -> shape, in the first batch."""
         return {blob: shape for source in self.sources.values() for blob, shape in source.shapes.items()}
 
-    def next_batch(self) -> dict[str, Array]:
-        """One batch of every source."""
+    def next_batch(self) -> Batch:
+        """One batch of every source. After an error the next call tries the same batch again."""
+        start = time.perf_counter()
+        try:
+            batch = _fetch(self.sources, self.batches)()
+        finally:
+            self.waited += time.perf_counter() - start
         self.batches += 1
-        return {blob: array for source in self.sources.values() for blob, array in source.next_batch().items()}
+        return batch
 
-    def __iter__(self) -> Iterator[dict[str, Array]]:
+    def seek(self, batches: int, *, seed: Seed | None = None) -> None:
+        """Make ``batches`` the number of the next batch, without making those before it; with ``seed``, draw from it.
+
+        Databases are gone through by their keys.
+        """
+        if batches < 0:
+            raise UsageError(f"no batch has the number {batches}, expected at least 0")
+        self.batches = batches
+        if seed is not None:
+            for name, source in self.sources.items():
+                source.draws = draws(seed, name)
+
+    def __iter__(self) -> Iterator[Batch]:
         return self
 
-    def __next__(self) -> dict[str, Array]:
+    def __next__(self) -> Batch:
         return self.next_batch()
+
+
+def _fetch(sources: Mapping[str, Source], number: int) -> Callable[[], Batch]:
+    """One batch of every source, read and ready to be made."""
+    return partial(_make, [source.fetch(number) for source in sources.values()])
+
+
+def _make(parts: list[Callable[[], Batch]]) -> Batch:
+    return {blob: array for part in parts for blob, array in part().items()}
 
 
 def open_feed(
@@ -74,15 +105,17 @@ def open_feed(
     folder: str | Path,
     *,
     arrays: Mapping[str, NDArray[Any]] | None = None,
-    rng: np.random.Generator | None = None,
+    seed: Seed | None = None,
 ) -> Feed:
     """The feed of a graph's data layers; their files are looked up below ``folder`` (the prototxt's).
 
-    ``arrays`` gives the contents of MemoryData layers by blob name. Blobs of Input layers are not in the feed. Raises
-    GraphError when the net has no data layer, and what `open_source` raises.
+    ``arrays`` gives the contents of MemoryData layers by blob name. Blobs of Input layers are not in the feed. All that
+    is random comes from ``seed``; without one every run draws others. Raises GraphError when the net has no data layer,
+    and what `open_source` raises.
     """
-    rng = np.random.default_rng() if rng is None else rng
-    sources = {n.name: open_source(n, folder, rng=rng) for n in graph.sources if n.type != "Input"}
+    if seed is None:
+        seed = draws(None, "").seed
+    sources = {n.name: open_source(n, folder, seed=seed) for n in graph.sources if n.type != "Input"}
     if not sources:
         raise GraphError(f"net {graph.name!r} has no data layer in phase {graph.phase}; give it its inputs yourself")
     given = dict(arrays or {})

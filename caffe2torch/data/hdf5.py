@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from caffe2torch.blobs import MAX_COUNT
+from caffe2torch.data.draws import Draws, Orders
 from caffe2torch.data.image_list import read_lines
-from caffe2torch.data.source import Array, Shape, batch_size, check_tops
+from caffe2torch.data.source import Array, Batch, Shape, batch_size, check_tops
 from caffe2torch.data.transform import place
 from caffe2torch.errors import FormatError, GraphError
 from caffe2torch.schema import Message
@@ -27,57 +30,56 @@ class Hdf5Source:
     the order of the files and of the rows of each file anew every time.
     """
 
-    def __init__(self, layer: Message, folder: Path, *, rng: np.random.Generator) -> None:
+    def __init__(self, layer: Message, folder: Path, draws: Draws) -> None:
         check_tops(layer, 1, 1 << 16)
         p = layer.hdf5_data_param
         if layer.HasField("transform_param"):
             raise GraphError(f"{place(layer)} has a transform_param, but it transforms nothing: remove it")
         self.tops: tuple[str, ...] = tuple(layer.top)
-        self._folder, self._rng, self._shuffle = folder, rng, bool(p.shuffle)
+        self.draws = draws
         self._size = batch_size(layer, p.batch_size)
-        self._files = read_file_list(folder / p.source)
-        self._order = list(range(len(self._files)))
-        if self._shuffle:
-            rng.shuffle(self._order)
+        self._paths = [folder / name for name in read_file_list(folder / p.source)]
+        self._counts = np.array([count_rows(path, self.tops) for path in self._paths], np.int64)
+        self._files = Orders(len(self._paths), shuffle=p.shuffle)
+        self._rows = [Orders(int(count), shuffle=p.shuffle) for count in self._counts]
+        self._loaded: tuple[int, dict[str, Array]] = (-1, {})
         self.shapes: dict[str, Shape] = {}
-        self._file = -1
-        self._next_file()
-        self.shapes = {top: (self._size, *array.shape[1:]) for top, array in self._data.items()}
+        first = self._load(int(self._files.order(draws, 0)[0]))
+        self.shapes = {top: (self._size, *array.shape[1:]) for top, array in first.items()}
 
-    def next_batch(self) -> dict[str, Array]:
-        """The next rows of every top."""
+    def fetch(self, number: int) -> Callable[[], Batch]:
+        """Rows of every top."""
         batch = {top: np.empty(shape, np.float32) for top, shape in self.shapes.items()}
         done = 0
         while done < self._size:
-            rows = self._rows[self._row : self._row + self._size - done]
-            for top, array in self._data.items():
+            epoch, row = divmod(number * self._size + done, int(self._counts.sum()))
+            files = self._files.order(self.draws, epoch)
+            ends = np.cumsum(self._counts[files])
+            place = int(np.searchsorted(ends, row, side="right"))
+            file = int(files[place])
+            row -= int(ends[place] - self._counts[file])
+            rows = self._rows[file].order(self.draws, epoch, file)[row : row + self._size - done]
+            for top, array in self._load(file).items():
                 np.take(array, rows, axis=0, out=batch[top][done : done + len(rows)])
             done += len(rows)
-            self._row += len(rows)
-            if self._row == len(self._rows):
-                self._next_file()
-        return batch
+        return lambda: batch
 
-    def _next_file(self) -> None:
-        """Go on to the first row of the next file."""
-        self._file += 1
-        if self._file == len(self._files):
-            self._file = 0
-            if self._shuffle:
-                self._rng.shuffle(self._order)
-        if self._file or len(self._files) > 1 or not self.shapes:
-            path = self._folder / self._files[self._order[self._file]]
-            self._data = read_datasets(path, self.tops)
-            for top, array in self._data.items():
+    def _load(self, file: int) -> dict[str, Array]:
+        """The datasets of a file, kept until another is wanted."""
+        if self._loaded[0] != file:
+            path = self._paths[file]
+            data = read_datasets(path, self.tops)
+            for top, array in data.items():
                 if self.shapes and array.shape[1:] != self.shapes[top][1:]:
                     raise FormatError(
                         f"{path}: rows of {top!r} have shape {array.shape[1:]}, those of the first file "
                         f"{self.shapes[top][1:]}"
                     )
-        self._rows = np.arange(len(self._data[self.tops[0]]))
-        if self._shuffle:
-            self._rng.shuffle(self._rows)
-        self._row = 0
+            rows = len(data[self.tops[0]])
+            if rows != self._counts[file]:
+                raise FormatError(f"{path}: has {rows} rows, but {self._counts[file]} when training began")
+            self._loaded = file, data
+        return self._loaded[1]
 
 
 def read_file_list(path: Path) -> list[str]:
@@ -90,21 +92,39 @@ def read_file_list(path: Path) -> list[str]:
 
 def read_datasets(path: Path, names: tuple[str, ...]) -> dict[str, Array]:
     """The datasets as float32, all with the same number of rows; FormatError naming the file and dataset."""
+    with _opened(path) as file:
+        datasets = _datasets(file, names, path)
+        with np.errstate(over="ignore"):  # as in HDF5, what float32 cannot hold becomes infinite
+            return {name: np.ascontiguousarray(dataset[()], np.float32) for name, dataset in datasets.items()}
+
+
+def count_rows(path: Path, names: tuple[str, ...]) -> int:
+    """How many rows the datasets have, without reading them; FormatError as `read_datasets`."""
+    with _opened(path) as file:
+        return len(_datasets(file, names, path)[names[0]])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
         raise FormatError(f"{path}: no such file, expected an HDF5 file")
     try:
         with h5py.File(path, "r") as file:
-            data = {name: _read(file, name, path) for name in names}
+            yield file
     except _H5_ERRORS as error:
         raise FormatError(f"{path}: not a sound HDF5 file: {error}") from error
-    rows = {name: len(array) for name, array in data.items()}
+
+
+def _datasets(file: h5py.File, names: tuple[str, ...], path: Path) -> dict[str, h5py.Dataset]:
+    found = {name: _dataset(file, name, path) for name in names}
+    rows = {name: len(dataset) for name, dataset in found.items()}
     if len(set(rows.values())) != 1 or not all(rows.values()):
-        found = ", ".join(f"{name!r} has {count}" for name, count in rows.items())
-        raise FormatError(f"{path}: {found} rows, expected the same number, at least 1, in every dataset")
-    return data
+        text = ", ".join(f"{name!r} has {count}" for name, count in rows.items())
+        raise FormatError(f"{path}: {text} rows, expected the same number, at least 1, in every dataset")
+    return found
 
 
-def _read(file: h5py.File, name: str, path: Path) -> Array:
+def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
     if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
         raise FormatError(f"{path}: {name!r} is a link to another file, which is never followed")
     dataset = file.get(name)
@@ -119,5 +139,4 @@ def _read(file: h5py.File, name: str, path: Path) -> Array:
     stored, claimed = dataset.id.get_storage_size(), math.prod(dataset.shape) * dataset.dtype.itemsize
     if claimed > max(stored * _BEST_RATIO, _SMALL):
         raise FormatError(f"{path}: {name!r} claims {claimed} bytes of values, the file holds {stored} for it")
-    with np.errstate(over="ignore"):  # as in HDF5, what float32 cannot hold becomes infinite
-        return np.ascontiguousarray(dataset[()], np.float32)
+    return dataset

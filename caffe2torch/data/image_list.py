@@ -7,13 +7,12 @@ the text after the last space: digits count up to the first other character, and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from caffe2torch.data.datum import to_record
-from caffe2torch.data.examples import Example, ExampleSource
+from caffe2torch.data.draws import Draws
+from caffe2torch.data.examples import Example, ExampleSource, ListedRows
 from caffe2torch.data.picture import read_picture
 from caffe2torch.data.source import Source, batch_size, check_tops
 from caffe2torch.data.transform import Transform, place
@@ -27,12 +26,19 @@ Line = tuple[str, int]
 """Name and label."""
 
 
-def open_images(layer: Message, folder: Path, *, phase: str, rng: np.random.Generator) -> Source:
+def open_images(layer: Message, folder: Path, *, phase: str, draws: Draws) -> Source:
     """The source of an ImageData layer; list, root_folder and pictures are looked up below ``folder``."""
     check_tops(layer, 1, 2)
     size = batch_size(layer, layer.image_data_param.batch_size)
-    transform = Transform(layer, folder, phase=phase, rng=rng)
-    return ExampleSource(layer, _endless(layer, folder, rng), size, transform)
+    transform = Transform(layer, folder, phase=phase)
+    lines = read_list(layer, folder)
+    rows = ListedRows(
+        lines,
+        partial(_read, layer, folder),
+        shuffle=layer.image_data_param.shuffle,
+        skip=partial(_skip, layer, len(lines)),
+    )
+    return ExampleSource(layer, rows, size, transform, draws)
 
 
 def new_size(layer: Message) -> tuple[int, int] | None:
@@ -76,21 +82,13 @@ def read_lines(path: Path) -> list[str]:
     return text.removesuffix("\n").split("\n") if text else []
 
 
-def _endless(layer: Message, folder: Path, rng: np.random.Generator) -> Iterator[Example]:
+def _skip(layer: Message, count: int, draws: Draws) -> int:
+    """How many pictures ``rand_skip`` leaves out at the start."""
     p = layer.image_data_param
-    lines = read_list(layer, folder)
-    if p.shuffle:
-        rng.shuffle(lines)
-    skip = int(rng.integers(p.rand_skip)) if p.rand_skip else 0
-    if skip >= len(lines):
-        raise GraphError(f"{place(layer)} skips {skip} of {len(lines)} pictures: rand_skip is {p.rand_skip}, too large")
-    start = skip
-    while True:
-        for line in lines[start:]:
-            yield _read(layer, folder, line)
-        start = 0
-        if p.shuffle:
-            rng.shuffle(lines)
+    skip = draws.below(p.rand_skip) if p.rand_skip else 0
+    if skip >= count:
+        raise GraphError(f"{place(layer)} skips {skip} of {count} pictures: rand_skip is {p.rand_skip}, too large")
+    return skip
 
 
 def _read(layer: Message, folder: Path, line: Line) -> Example:

@@ -12,6 +12,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from caffe2torch.data.leveldb_table import Entry, split_key, table_entries
@@ -25,14 +26,27 @@ _COMPARATOR = b"leveldb.BytewiseComparator"
 
 
 class LevelDb:
-    """A database folder. Every call of `records` reads from the beginning."""
+    """A database folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._files = _read_manifest(path)
+        self._count: int | None = None
 
-    def records(self) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and values in the order of the keys. FormatError, naming the file, for anything damaged."""
+    def records(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values in the order of the keys, without the first ``start``.
+
+        FormatError, naming the file, for anything damaged.
+        """
+        return islice(self._records(), start, None)
+
+    def count(self) -> int:
+        """How many records there are; the first call goes through all of them, as LevelDB keeps no count."""
+        if self._count is None:
+            self._count = sum(1 for _ in self._records())
+        return self._count
+
+    def _records(self) -> Iterator[tuple[bytes, bytes]]:
         last: bytes | None = None
         for key, _, kind, value in heapq.merge(*self._streams()):
             if key == last:

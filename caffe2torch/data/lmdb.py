@@ -12,7 +12,7 @@ from caffe2torch.errors import FormatError, MissingPackageError
 
 
 class Lmdb:
-    """A database folder. Every call of `records` reads from the beginning."""
+    """A database folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -24,14 +24,23 @@ class Lmdb:
         except lmdb.Error as error:
             raise FormatError(f"{path}: cannot be opened as an LMDB database: {error}") from error
 
-    def records(self) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and values in the order of the keys; FormatError for a damaged database."""
+    def records(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values in the order of the keys, without the first ``start``; FormatError for a damaged database."""
         lmdb = _package()
         try:
             with self._environment.begin() as transaction:
-                yield from transaction.cursor()
+                cursor = transaction.cursor()
+                found = cursor.first()
+                for _ in range(start):  # reads keys only
+                    found = found and cursor.next()
+                if found:
+                    yield from cursor
         except lmdb.Error as error:
             raise FormatError(f"{self.path}: a damaged LMDB database: {error}") from error
+
+    def count(self) -> int:
+        """How many records there are."""
+        return int(self._environment.stat()["entries"])
 
     def _check_size(self) -> None:
         """Refuse a file that lacks pages which are in use: reading them would kill the process."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from caffe2torch.data.source import Array, Shape, batch_size, check_tops
+from caffe2torch.data.draws import Draws
+from caffe2torch.data.source import Array, Batch, Shape, batch_size, check_tops
 from caffe2torch.data.transform import place
 from caffe2torch.errors import GraphError, UsageError
 from caffe2torch.schema import Message
@@ -20,8 +21,9 @@ class MemorySource:
     Labels come as (batch, 1, 1, 1), as only this layer of Caffe makes them.
     """
 
-    def __init__(self, layer: Message, arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
+    def __init__(self, layer: Message, draws: Draws) -> None:
         check_tops(layer, 1, 2)
+        self.draws = draws
         p = layer.memory_data_param
         self._place = place(layer)
         self.tops: tuple[str, ...] = tuple(layer.top)
@@ -31,12 +33,10 @@ class MemorySource:
             raise GraphError(f"{self._place}: channels, height and width are {data[1:]}, expected at least 1 of each")
         self.shapes: dict[str, Shape] = dict(zip(self.tops, (data, (self._size, 1, 1, 1)), strict=False))
         self._arrays: dict[str, Array] = {}
-        self._position = 0
-        if arrays:
-            self.reset(arrays)
+        self._first = self._next = 0  # the batch that begins with the first row, and the one after the last fetched
 
     def reset(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Give the arrays by blob name, and start at the first row; labels may be (N,) or (N, 1, 1, 1).
+        """Give the arrays by blob name; the next batch begins with their first row. Labels: (N,) or (N, 1, 1, 1).
 
         Raises UsageError when one is missing or misshapen, or N is not a multiple of the batch size.
         """
@@ -53,12 +53,13 @@ class MemorySource:
             taken[top] = array.reshape(expected)
         if not rows or rows % self._size:
             raise UsageError(f"{self._place}: {rows} rows, expected a multiple of the batch size {self._size}")
-        self._arrays, self._position = taken, 0
+        self._arrays, self._first = taken, self._next
 
-    def next_batch(self) -> dict[str, Array]:
-        """The next rows of each array; UsageError when none were given."""
+    def fetch(self, number: int) -> Callable[[], Batch]:
+        """Rows of each array; UsageError when none were given."""
         if not self._arrays:
             raise UsageError(f"{self._place} has no data: give arrays for {', '.join(self.tops)}")
-        rows = slice(self._position, self._position + self._size)
-        self._position = rows.stop % len(self._arrays[self.tops[0]])
-        return {top: array[rows].copy() for top, array in self._arrays.items()}
+        self._next = number + 1
+        start = (number - self._first) * self._size % len(self._arrays[self.tops[0]])
+        arrays = {top: array[start : start + self._size] for top, array in self._arrays.items()}
+        return lambda: {top: array.copy() for top, array in arrays.items()}

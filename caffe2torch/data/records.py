@@ -5,14 +5,14 @@ Records come in the order of their keys and start again after the last. ``rand_s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from caffe2torch.data.database import Database, open_database
 from caffe2torch.data.datum import read_datum
-from caffe2torch.data.examples import Example, ExampleSource
+from caffe2torch.data.draws import Draws
+from caffe2torch.data.examples import Example, ExampleSource, ListedRows, Rows
 from caffe2torch.data.source import Source, batch_size, check_tops
 from caffe2torch.data.transform import Transform, place
 from caffe2torch.errors import FormatError, GraphError
@@ -20,13 +20,41 @@ from caffe2torch.schema import Message
 
 _BACKENDS = ("LEVELDB", "LMDB")
 
+KeyValue = tuple[bytes, bytes]
 
-def open_records(layer: Message, folder: Path, *, phase: str, rng: np.random.Generator) -> Source:
+
+class DatabaseRows:
+    """The records of a database as an endless row. Going on where the last call ended is quick."""
+
+    def __init__(self, database: Database, grey: bool | None) -> None:
+        self._database, self._grey = database, grey
+        self._records: Iterator[KeyValue] = iter(())
+        self._next = -1  # the position that _records stands at; -1: at none
+
+    def take(self, position: int, count: int, draws: Draws) -> Sequence[Callable[[], Example]]:
+        if position != self._next:
+            start = position % self._database.count() if position else 0
+            self._records = self._database.records(start)
+        self._next = -1
+        taken: list[Callable[[], Example]] = []
+        while len(taken) < count:
+            record = next(self._records, None)
+            if record is None:
+                self._records = self._database.records()
+                record = next(self._records, None)
+            if record is None:
+                raise _empty(self._database)
+            taken.append(partial(_decode, record, self._database, self._grey))
+        self._next = position + count
+        return taken
+
+
+def open_records(layer: Message, folder: Path, *, phase: str, draws: Draws) -> Source:
     """The source of a Data layer; its database is looked up below ``folder``."""
     check_tops(layer, 1, 2)
     size = batch_size(layer, layer.data_param.batch_size)
-    transform = Transform(layer, folder, phase=phase, rng=rng)
-    return ExampleSource(layer, _endless(layer, database_of(layer, folder), rng), size, transform)
+    transform = Transform(layer, folder, phase=phase)
+    return ExampleSource(layer, _rows(layer, database_of(layer, folder)), size, transform, draws)
 
 
 def database_of(layer: Message, folder: Path) -> Database:
@@ -39,22 +67,30 @@ def database_of(layer: Message, folder: Path) -> Database:
 
 def first_example(layer: Message, folder: Path) -> Example:
     """The first example of a Data layer."""
-    return next(_endless(layer, database_of(layer, folder), None))
+    database = database_of(layer, folder)
+    record = next(database.records(), None)
+    if record is None:
+        raise _empty(database)
+    return _decode(record, database, _grey(layer))
 
 
-def _endless(layer: Message, database: Database, rng: np.random.Generator | None) -> Iterator[Example]:
+def _rows(layer: Message, database: Database) -> Rows:
     grey = _grey(layer)
-    shuffled = list(database.records()) if layer.data_param.shuffle else None  # NVCaffe: shuffle needs cache
-    while True:
-        count = 0
-        if shuffled is not None and rng is not None:
-            rng.shuffle(shuffled)
-        for key, value in database.records() if shuffled is None else shuffled:
-            count += 1
-            where = f"{database.path}: record {key.decode('utf-8', 'backslashreplace')!r}"
-            yield Example(*read_datum(value, where, grey=grey), where)
-        if not count:
-            raise FormatError(f"{database.path}: the database holds no records")
+    if not layer.data_param.shuffle:
+        return DatabaseRows(database, grey)
+    records = list(database.records())  # NVCaffe, where shuffle needs cache
+    if not records:
+        raise _empty(database)
+    return ListedRows(records, partial(_decode, database=database, grey=grey), shuffle=True)
+
+
+def _decode(record: KeyValue, database: Database, grey: bool | None) -> Example:
+    where = f"{database.path}: record {record[0].decode('utf-8', 'backslashreplace')!r}"
+    return Example(*read_datum(record[1], where, grey=grey), where)
+
+
+def _empty(database: Database) -> FormatError:
+    return FormatError(f"{database.path}: the database holds no records")
 
 
 def _grey(layer: Message) -> bool | None:

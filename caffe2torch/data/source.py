@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from caffe2torch.data.draws import Draws
 from caffe2torch.data.transform import place
 from caffe2torch.errors import GraphError
 from caffe2torch.schema import Message
 
 Array = NDArray[np.float32]
 Shape = tuple[int, ...]
+Batch: TypeAlias = "dict[str, Array]"
+"""Fresh float32 arrays by blob name."""
 
 
 class Source(Protocol):
-    """A data layer at work: one batch after the other, without end."""
+    """A data layer at work. Which batch is made depends on its number alone."""
+
+    draws: Draws
+    """What is random in its batches."""
 
     @property
     def tops(self) -> tuple[str, ...]:
@@ -27,8 +33,12 @@ class Source(Protocol):
     def shapes(self) -> Mapping[str, Shape]:
         """The shape of each blob in the first batch; with a batch size of 1, later pictures may have other sizes."""
 
-    def next_batch(self) -> dict[str, Array]:
-        """The next batch: fresh float32 arrays by blob name."""
+    def fetch(self, number: int) -> Callable[[], Batch]:
+        """Read what batch ``number`` (from 0, without end) is made of; calling the result makes it.
+
+        One call of `fetch` at a time; numbers in order are quick, others are sought. The results may be called in any
+        thread and order.
+        """
 
 
 def batch_size(layer: Message, size: int) -> int:

@@ -49,10 +49,10 @@ def read_transform_mean(layer: Message, folder: Path) -> Mean:
 
 
 class Transform:
-    """Crop, mean, scale and flip of one layer, drawing from its own random numbers."""
+    """Crop, mean, scale and flip of one layer; may be called in many threads."""
 
-    def __init__(self, layer: Message, folder: Path, *, phase: str, rng: np.random.Generator) -> None:
-        self._layer, self._phase, self._rng = layer, phase, rng
+    def __init__(self, layer: Message, folder: Path, *, phase: str) -> None:
+        self._layer, self._phase = layer, phase
         self._mean = read_transform_mean(layer, folder)
         self._crop = int(layer.transform_param.crop_size)
         self._by_channels: dict[int, Transformer] = {}
@@ -62,13 +62,16 @@ class Transform:
         channels, height, width = record.shape
         return (channels, self._crop or height, self._crop or width)
 
-    def __call__(self, record: Record, where: str, out: NDArray[np.float32]) -> None:
-        """Write the transformed record into ``out``; ImageError, naming ``where``, when crop or mean do not fit it."""
+    def __call__(self, record: Record, where: str, out: NDArray[np.float32], rng: np.random.Generator) -> None:
+        """Write the transformed record into ``out``; crop and flip are drawn from ``rng``.
+
+        Raises ImageError, naming ``where``, when crop or mean do not fit the record.
+        """
         transformer = self._by_channels.get(record.shape[0])
         if transformer is None:
             transformer = self._by_channels[record.shape[0]] = self._make(record.shape[0], where)
         try:
-            transformer.transform(record, rng=self._rng, phase=self._phase, out=out)
+            transformer.transform(record, rng=rng, phase=self._phase, out=out)
         except ImageError as error:
             raise ImageError(f"{where}: {str(error).removeprefix('picture: ')}") from error
 

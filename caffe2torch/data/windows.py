@@ -6,16 +6,18 @@ A batch is batch_size * (1 - fg_fraction) background windows, then foreground on
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from caffe2torch.data.draws import Draws
 from caffe2torch.data.image_list import read_lines
 from caffe2torch.data.picture import Image, read_bytes, read_picture, resize
-from caffe2torch.data.source import Array, Shape, batch_size, check_tops
+from caffe2torch.data.source import Array, Batch, Shape, batch_size, check_tops
 from caffe2torch.data.transform import Mean, place, read_transform_mean
 from caffe2torch.errors import FormatError, GraphError, ImageError
 from caffe2torch.preprocess import decode
@@ -51,10 +53,11 @@ class WindowSource:
     Caffe takes crop_size, mirror and mean from transform_param, but scale from window_data_param; so does this.
     """
 
-    def __init__(self, layer: Message, folder: Path, *, rng: np.random.Generator) -> None:
+    def __init__(self, layer: Message, folder: Path, draws: Draws) -> None:
         check_tops(layer, 2, 2)
         p = layer.window_data_param
-        self._p, self._place, self._folder, self._rng = p, place(layer), folder, rng
+        self.draws = draws
+        self._p, self._place, self._folder = p, place(layer), folder
         self._size = batch_size(layer, p.batch_size)
         self._crop = int(layer.transform_param.crop_size)
         self._mirror = bool(layer.transform_param.mirror)
@@ -73,24 +76,26 @@ class WindowSource:
         shapes: tuple[Shape, ...] = ((self._size, 3, self._crop, self._crop), (self._size,))
         self.shapes: dict[str, Shape] = dict(zip(self.tops, shapes, strict=True))
 
-    def next_batch(self) -> dict[str, Array]:
+    def fetch(self, number: int) -> Callable[[], Batch]:
         """``{data, label}``; what lies outside a picture is 0 after the mean is subtracted."""
+        return partial(self._make, self.draws.batch(number))
+
+    def _make(self, rng: np.random.Generator) -> Batch:
         data = np.zeros(self.shapes[self.tops[0]], np.float32)
         labels = np.empty(self._size, np.float32)
         foreground = int(np.float32(self._size) * np.float32(self._p.fg_fraction))
         for index in range(self._size):
-            is_foreground = index >= self._size - foreground
-            window = self._draw(is_foreground)
-            self._cut(window, data[index], flip=self._mirror and bool(self._rng.integers(2)))
+            window = self._draw(rng, foreground=index >= self._size - foreground)
+            self._cut(window, data[index], flip=self._mirror and bool(rng.integers(2)))
             labels[index] = window.label
         return dict(zip(self.tops, (data, labels), strict=True))
 
-    def _draw(self, foreground: bool) -> Window:
+    def _draw(self, rng: np.random.Generator, *, foreground: bool) -> Window:
         windows = self._windows.foreground if foreground else self._windows.background
         if not windows:
             kind, field_name = ("foreground", "fg_threshold") if foreground else ("background", "bg_threshold")
             raise FormatError(f"{self._path}: no {kind} windows; see {field_name} and fg_fraction of {self._place}")
-        return windows[int(self._rng.integers(len(windows)))]
+        return windows[int(rng.integers(len(windows)))]
 
     def _cut(self, window: Window, out: Array, *, flip: bool) -> None:
         name = self._windows.images[window.image]

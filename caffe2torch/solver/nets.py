@@ -58,7 +58,7 @@ def open_net(choice: NetChoice, root: Path, device: torch.device, seed: int, num
         _check_sources(graph)
         net = build_net(graph, root)
     net.report = fill(net)
-    feed = open_feed(graph, root, rng=np.random.default_rng([seed, number])) if graph.sources else None
+    feed = open_feed(graph, root, seed=(seed, number)) if graph.sources else None
     return Fed(net.to(device), feed, device, tuple(_labels(net)))
 
 

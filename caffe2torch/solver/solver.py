@@ -235,10 +235,9 @@ class Solver:
         self.iteration, self.rate.step = state.iteration, state.current_step
         if state.seed is not None:
             self.seed = state.seed
-        for fed, batches in zip((self.train, *self.tests), state.batches, strict=False):
+        for number, (fed, batches) in enumerate(zip((self.train, *self.tests), state.batches, strict=False)):
             if fed.feed:
-                while fed.feed.batches < batches:
-                    fed.feed.next_batch()
+                fed.feed.seek(batches, seed=(self.seed, number))
 
 
 def _mixed(seed: int, iteration: int) -> int:

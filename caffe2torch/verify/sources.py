@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,8 +36,7 @@ class Feed:
         self._given: dict[str, Tensor] = {}
         self._reader: DataFeed | None = None
         if any(node.type in _READ for node in graph.sources):
-            rng = np.random.default_rng(1)
-            self._reader = open_feed(graph, folder, arrays=_memory(case, graph), rng=rng)
+            self._reader = open_feed(graph, folder, arrays=_memory(case, graph), seed=1)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -21,7 +21,7 @@ Image = NDArray[np.uint8]
 def feed(text: str, folder: Path, *, phase: str = "test", seed: int = 0, arrays: Any = None) -> Feed:
     """The feed of a net in prototxt text."""
     net = prototxt.parse(text)
-    return open_feed(build_graph(net, phase=phase), folder, arrays=arrays, rng=np.random.default_rng(seed))
+    return open_feed(build_graph(net, phase=phase), folder, arrays=arrays, seed=seed)
 
 
 def datum(**fields: Any) -> bytes:
