@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe2torch.errors import RetrievalError, UsageError
-from caffe2torch.retrieval.features import Doubles, Features, Rows
-from caffe2torch.retrieval.fine import TASK, FloatSearch, check_k, recall
+from caffe2torch.retrieval.features import Doubles, Features, Rows, check_queries
+from caffe2torch.retrieval.fine import QUERIES, TASK, FloatSearch, Query, check_k, recall
 from caffe2torch.retrieval.hamming import default_threads, in_threads
 
 CANDIDATES = 1000
@@ -104,33 +104,37 @@ class CoarseToFine:
         Raises RetrievalError: queries that do not fit, k above the number of codes or candidates, features that are
         no numbers.
         """
-        prepared = self.fine.prepare(query_features)
-        if len(query_codes) != len(prepared):
-            raise RetrievalError(f"{len(query_codes)} query codes but {len(prepared)} query features")
+        array = check_queries(query_features, self.features)
+        if len(query_codes) != len(array):
+            raise RetrievalError(f"{len(query_codes)} query codes but {len(array)} query features")
         check_k(k, len(self.index), "codes")
         if k > self.candidates:
             raise RetrievalError(f"k is {k}, of {self.candidates} candidates: raise candidates to {k} at least")
-        count = len(prepared)
+        count = len(array)
         hits = FineHits(np.empty((count, k), np.int64), np.empty((count, k), np.int32), np.empty((count, k)))
         most = min(self.candidates, len(self.index))
-        together = max(1, POOLED // most)
+        together = min(QUERIES, max(1, POOLED // most))
         for first in range(0, count, together):
-            ranking = self.index.search(query_codes[first : first + together], most)
-
-            def work(start: int, stop: int, first: int = first, ranking: Ranking = ranking) -> None:
-                buffer = self.fine.buffer()
-                for row in range(start, stop):
-                    ids, hamming = self._pool(ranking, row, k)
-                    rows = self._rows(ids)
-                    order = np.argsort(rows)
-                    query = first + row
-                    found, hits.distances[query] = self.fine.rank(prepared[query], rows[order], k, buffer)
-                    chosen = order[np.searchsorted(rows, found, sorter=order)]
-                    hits.ids[query], hits.hamming[query] = ids[chosen], hamming[chosen]
-
-            for _ in in_threads(work, len(ranking.ids), threads=default_threads(), block=TASK):
-                pass
+            part = slice(first, first + together)
+            self._fill(hits, first, self.index.search(query_codes[part], most), self.fine.prepare(array[part], first))
         return hits
+
+    def _fill(self, hits: FineHits, first: int, ranking: Ranking, queries: list[Query]) -> None:
+        """Put the results of ``queries``, the first of which is number ``first``, into ``hits``."""
+        k = hits.ids.shape[1]
+
+        def work(start: int, stop: int) -> None:
+            buffer = self.fine.buffer()
+            for row in range(start, stop):
+                ids, hamming = self._pool(ranking, row, k)
+                rows = self._rows(ids)
+                order = np.argsort(rows)
+                found, hits.distances[first + row] = self.fine.rank(queries[row], rows[order], k, buffer)
+                chosen = order[np.searchsorted(rows, found, sorter=order)]
+                hits.ids[first + row], hits.hamming[first + row] = ids[chosen], hamming[chosen]
+
+        for _ in in_threads(work, len(queries), threads=default_threads(), block=TASK):
+            pass
 
     def recall(self, query_codes: npt.NDArray[np.uint8], query_features: npt.ArrayLike, k: int) -> float:
         """recall@k: which share of the ``k`` nearest of all features is among those found, mean over the queries."""

@@ -170,8 +170,8 @@ def sum_of_squares(values: Matrix) -> Doubles:
         return np.asarray(np.einsum("ij,ij->i", doubles, doubles), dtype=np.float64)
 
 
-def check_queries(queries: npt.ArrayLike, features: Features) -> Doubles:
-    """Query features as float64 (Q, D). Raises RetrievalError when they do not fit ``features`` or are no numbers."""
+def check_queries(queries: npt.ArrayLike, features: Features) -> npt.NDArray[Any]:
+    """Query features as an array (Q, D) of its own type. Raises RetrievalError when they do not fit ``features``."""
     array = np.asarray(queries)
     if array.ndim != 2 or array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
         raise RetrievalError(
@@ -182,11 +182,16 @@ def check_queries(queries: npt.ArrayLike, features: Features) -> Doubles:
             f"query features have {array.shape[1]} values, those in {features.source} {features.width}: "
             "they were made by different nets or blobs"
         )
-    doubles = np.ascontiguousarray(array, dtype=np.float64)
-    wrong = np.flatnonzero(~(sum_of_squares(doubles) <= MAX_SQUARES))
+    return array
+
+
+def check_numbers(queries: Doubles, first: int) -> Doubles:
+    """The sum of squares of each query. Raises RetrievalError unless all are numbers; the first is query ``first``."""
+    squares = sum_of_squares(queries)
+    wrong = np.flatnonzero(~(squares <= MAX_SQUARES))
     if len(wrong):
-        raise RetrievalError(f"query features: row {wrong[0]} {_complaint(doubles[wrong[0]])}")
-    return doubles
+        raise RetrievalError(f"query features: row {first + wrong[0]} {_complaint(queries[wrong[0]])}")
+    return squares
 
 
 def _complaint(row: Matrix) -> str:

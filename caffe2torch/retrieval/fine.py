@@ -14,15 +14,15 @@ computed exactly, so the result is that of computing all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from caffe2torch.errors import RetrievalError, UsageError
 from caffe2torch.retrieval.feature_files import Matrix
-from caffe2torch.retrieval.features import Doubles, Features, Rows, check_queries, sum_of_squares
+from caffe2torch.retrieval.features import Doubles, Features, Rows, check_numbers, check_queries, sum_of_squares
 from caffe2torch.retrieval.hamming import default_threads, in_threads
 
 METRICS = ("euclidean", "cosine")
@@ -32,6 +32,8 @@ GATHERED = 1 << 20
 """Bytes of scattered rows gathered at a time: they stay in a core's own cache, and the product in its own thread."""
 PRODUCTS = 1 << 27
 """Bytes of products held at a time: that many queries go through the features together."""
+QUERIES = 1024
+"""Queries held at a time in the forms that are computed with."""
 SHORTEST = 1e-145
 """Lengths below this are lost where float64 squares underflow, and count as 0."""
 
@@ -45,7 +47,9 @@ class FloatHits:
 
 
 @dataclass(frozen=True, eq=False)
-class _Query:
+class Query:
+    """One query as it is searched: exactly, in the type of the products, and its sum of squares."""
+
     values: Doubles  # (D,); of length 1 for cosine
     rounded: Matrix  # (D,) in the type of the products
     square: float
@@ -67,41 +71,48 @@ class FloatSearch:
         RetrievalError.
         """
         check_k(k, len(self.features), "rows of features")
-        prepared = self.prepare(queries)
-        rows, distances = np.empty((len(prepared), k), np.int64), np.empty((len(prepared), k))
+        array = check_queries(queries, self.features)
+        hits = FloatHits(np.empty((len(array), k), np.int64), np.empty((len(array), k)))
         everything = np.arange(len(self.features))
-        for first, products in self._all_products(prepared):
+        together = max(1, PRODUCTS // (len(self.features) * self.features.dtype.itemsize))
+        for first in range(0, len(array), min(together, QUERIES)):
+            prepared = self.prepare(array[first : first + min(together, QUERIES)], first)
+            products = self._all_products(prepared)
 
-            def work(start: int, stop: int, first: int = first, products: Matrix = products) -> None:
+            def work(
+                start: int, stop: int, first: int = first, some: list[Query] = prepared, products: Matrix = products
+            ) -> None:
                 buffer = self.buffer()
                 for row in range(start, stop):
-                    query = first + row
-                    rows[query], distances[query] = self._nearest(prepared[query], everything, products[row], k, buffer)
+                    nearest = self._nearest(some[row], everything, products[row], k, buffer)
+                    hits.rows[first + row], hits.distances[first + row] = nearest
 
             for _ in in_threads(work, len(products), threads=default_threads(), block=TASK):
                 pass
-        return FloatHits(rows, distances)
+        return hits
 
-    def prepare(self, queries: npt.ArrayLike) -> list[_Query]:
-        """Queries checked against the features. Raises RetrievalError."""
-        doubles = check_queries(queries, self.features)
+    def prepare(self, queries: npt.NDArray[Any], first: int = 0) -> list[Query]:
+        """Queries of the right shape, the first being number ``first``, as they are searched. Raises RetrievalError."""
+        doubles = np.ascontiguousarray(queries, dtype=np.float64)
+        squares = check_numbers(doubles, first)
         if self.metric == "cosine":
-            lengths = np.sqrt(sum_of_squares(doubles))
+            lengths = np.sqrt(squares)
             if len(zero := np.flatnonzero(lengths < SHORTEST)):
                 raise RetrievalError(
-                    f"query features: row {zero[0]} is all zeros, which has no direction and so no cosine distance "
-                    "(is it a picture that could not be read?); use euclidean"
+                    f"query features: row {first + zero[0]} is all zeros, which has no direction and so no cosine "
+                    "distance (is it a picture that could not be read?); use euclidean"
                 )
             doubles = doubles / lengths[:, None]
+            squares = sum_of_squares(doubles)
         with np.errstate(over="ignore"):
             rounded = doubles.astype(self.features.dtype)
-        return [_Query(*parts) for parts in zip(doubles, rounded, map(float, sum_of_squares(doubles)), strict=True)]
+        return [Query(*parts) for parts in zip(doubles, rounded, map(float, squares), strict=True)]
 
     def buffer(self) -> Matrix:
         """Memory for ``rank``, best used again and again by one thread."""
         return self.features.buffer(GATHERED)
 
-    def rank(self, query: _Query, rows: Rows, k: int, buffer: Matrix) -> tuple[Rows, Doubles]:
+    def rank(self, query: Query, rows: Rows, k: int, buffer: Matrix) -> tuple[Rows, Doubles]:
         """The ``k`` nearest of ``rows`` (ascending, at least ``k``) with their distances."""
         products = np.empty(len(rows), self.features.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -110,19 +121,16 @@ class FloatSearch:
                 products[part] = self.features.take(rows[part], buffer) @ query.rounded
         return self._nearest(query, rows, products, k, buffer)
 
-    def _all_products(self, queries: list[_Query]) -> Iterator[tuple[int, Matrix]]:
-        """(number of the first query, products (queries, N)) for as many queries at a time as memory allows."""
-        features = self.features
-        together = max(1, PRODUCTS // (len(features) * features.dtype.itemsize))
-        for first in range(0, len(queries), together):
-            matrix = np.stack([query.rounded for query in queries[first : first + together]])
-            products = np.empty((len(matrix), len(features)), features.dtype)
-            with np.errstate(over="ignore", invalid="ignore"):
-                for row, block in features.pieces():
-                    products[:, row : row + len(block)] = matrix @ block.T
-            yield first, products
+    def _all_products(self, queries: list[Query]) -> Matrix:
+        """(queries, N) in the features' type."""
+        matrix = np.stack([query.rounded for query in queries])
+        products = np.empty((len(matrix), len(self.features)), self.features.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for row, block in self.features.pieces():
+                products[:, row : row + len(block)] = matrix @ block.T
+        return products
 
-    def _nearest(self, query: _Query, rows: Rows, products: Matrix, k: int, buffer: Matrix) -> tuple[Rows, Doubles]:
+    def _nearest(self, query: Query, rows: Rows, products: Matrix, k: int, buffer: Matrix) -> tuple[Rows, Doubles]:
         """Exact distances of all rows that could be among the ``k`` nearest, and the nearest of them."""
         low, high = self._bounds(query, self.features.squares(rows), products.astype(np.float64))
         possible = rows[low <= np.partition(high, k - 1)[k - 1]]
@@ -130,7 +138,7 @@ class FloatSearch:
         order = np.lexsort((possible, distances))[:k]
         return possible[order], distances[order]
 
-    def _bounds(self, query: _Query, squares: Doubles, products: Doubles) -> tuple[Doubles, Doubles]:
+    def _bounds(self, query: Query, squares: Doubles, products: Doubles) -> tuple[Doubles, Doubles]:
         """Between what the exact value (the squared distance, for euclidean) lies, rounding of both ways included.
 
         A sum of n products in any order is off by at most n u / (1 - n u) times the product of the two lengths, u
@@ -156,7 +164,7 @@ class FloatSearch:
             low[lengths < SHORTEST] = np.inf
         return low, high
 
-    def _exact(self, query: _Query, rows: Rows, buffer: Matrix) -> Doubles:
+    def _exact(self, query: Query, rows: Rows, buffer: Matrix) -> Doubles:
         """Distances by definition."""
         distances = np.empty(len(rows))
         doubles = np.empty(buffer.shape)

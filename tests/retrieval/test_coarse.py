@@ -146,6 +146,7 @@ def test_blocks_of_rows_and_queries_change_nothing(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("caffe2torch.retrieval.features.PIECE", 5 * 4 * 3)
     monkeypatch.setattr(fine, "GATHERED", 5 * 4 * 4)
     monkeypatch.setattr(fine, "PRODUCTS", 4 * 230 * 3)
+    monkeypatch.setattr(fine, "TASK", 2)
     pieces = FloatSearch(Features(data)).search(queries, 50)
     np.testing.assert_array_equal(pieces.rows, whole.rows)
     np.testing.assert_array_equal(pieces.distances, whole.distances)
@@ -183,10 +184,11 @@ def test_a_row_without_numbers_is_never_ranked(metric: str) -> None:
         (np.zeros((2, 9)), "query features have 9 values, those in fc7 8: they were made by different nets"),
         (np.zeros(8), r"query features are a matrix \(queries, values\) of floats, not float64 \(8,\)"),
         (np.full((2, 8), np.nan), "query features: row 0 holds nan at value 0 and 7 more"),
+        (np.vstack([np.zeros((1500, 8)), np.full((1, 8), np.inf)]), "query features: row 1500 holds inf at value 0"),
         (np.full((2, 8), 1e200), r"query features: row 0 holds 1e\+200, too large"),
         (np.full((2, 8), "x"), "query features are a matrix"),
     ],
-    ids=["width", "1-D", "nan", "huge", "text"],
+    ids=["width", "1-D", "nan", "late", "huge", "text"],
 )
 def test_queries_that_do_not_fit(queries: np.ndarray, message: str) -> None:
     with pytest.raises(RetrievalError, match=message):
