@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import tarfile
 import zipfile
 import zlib
@@ -146,14 +147,15 @@ def _read_tar(path: Path, packed: bool, names: Collection[str]) -> Iterator[tupl
     raise FormatError(f"{path}: an archive without {missing} (it has {found}); expected {_FORMS}")
 
 
-class _Bounded:
+class _Bounded(io.RawIOBase):
     """A stream with an end: a few compressed bytes can unpack to any number."""
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
+        super().__init__()
         self._file, self._left = file, _WHOLE
 
-    def read(self, size: int) -> bytes:
-        if size > self._left:
+    def read(self, size: int = -1, /) -> bytes:
+        if not 0 <= size <= self._left:
             raise ValueError(f"it unpacks to more than {_WHOLE:,} bytes")
         data = self._file.read(size)
         self._left -= len(data)
