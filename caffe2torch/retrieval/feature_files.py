@@ -252,6 +252,7 @@ def _hdf5_source(path: Path, size: int, dataset: Any, what: str) -> _Source:
     if offset is not None and dataset.chunks is None:
         source = _map(path, size, offset, shape, dtype, what)
         assert source.array is not None
+        # whether the offset counts a user block is up to the HDF5 library
         if source.array[-1].tobytes() != dataset[-1].tobytes():
             raise FormatError(f"{path}: {what} does not lie where its header says; the file is damaged")
         return source

@@ -159,9 +159,9 @@ class FloatSearch:
                 error = 2 * (relative * length * lengths + tiny) + 8 * exact * both
             low, high = middle - error, middle + error
         unknown = ~np.isfinite(low + high)  # a product that overflowed
-        low[unknown], high[unknown] = -np.inf, np.inf
         if self.metric == "cosine":
-            low[lengths < SHORTEST] = np.inf
+            unknown |= lengths < SHORTEST
+        low[unknown], high[unknown] = -np.inf, np.inf
         return low, high
 
     def _exact(self, query: Query, rows: Rows, buffer: Matrix) -> Doubles:

@@ -162,6 +162,16 @@ def test_rows_of_zeros_come_last_by_cosine_and_are_ordinary_by_euclidean() -> No
     assert FloatSearch(Features(data)).search(np.zeros((1, 8)), 2).rows.tolist() == [[4, 20]]
 
 
+@pytest.mark.parametrize("length", [1e-150, 1e-170])
+def test_rows_too_short_to_have_a_direction_displace_no_other(length: float) -> None:
+    data = clustered(30, 8).astype(np.float64)
+    short = [4, 20, 21]
+    data[short] = length * data[0]
+    assert FloatSearch(Features(data), metric="cosine").search(data[:1], 30).rows[0, -3:].tolist() == short
+    rows = FloatSearch(Features(data), metric="cosine").search(data[:1], 27).rows[0].tolist()
+    assert not set(rows) & set(short)
+
+
 @pytest.mark.parametrize("zero", [0.0, 1e-170], ids=["zero", "too short to have a direction"])
 def test_a_query_of_zeros_has_no_cosine(zero: float) -> None:
     queries = clustered(3, 8).astype(np.float64)
