@@ -137,6 +137,7 @@ def draw(browser: Browser, address: str, target: Path, size: tuple[int, int], sc
     across = browser.value("document.documentElement.scrollWidth")
     tall = min(TALLEST, int(browser.value("document.documentElement.scrollHeight"))) if args.whole else height
     clip = {"x": 0, "y": 0, "width": width, "height": tall, "scale": 1}
+    browser.value("scrollTo({top: 0, behavior: 'instant'})")
     shot = browser.ask("Page.captureScreenshot", format="png", captureBeyondViewport=args.whole, clip=clip)
     target.write_bytes(base64.b64decode(shot["data"]))
     wrong = [f"a picture does not show: {name}" for name in broken]

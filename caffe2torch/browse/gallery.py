@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,7 +53,7 @@ class Gallery:
         self.places = Places(path, index.provenance, root=root)
         self.label_names = tuple(label_names)
         self._ids: dict[str, int] | None = None
-        self._by_file: dict[str, list[str]] = {}
+        self._names = ""
 
     @classmethod
     def open(
@@ -131,14 +130,15 @@ class Gallery:
         if self._ids is None:
             pairs = list(zip(self.index.codes().paths, self.index.ids.tolist(), strict=False))
             self._ids = dict(reversed(pairs))  # of a path that stands there twice the first
-            for path in self._ids:
-                self._by_file.setdefault(os.path.basename(path), []).append(path)  # noqa: PTH119 - a million of them
+            self._names = "\0".join((*self._ids, ""))  # to see quickly that none of a million ends so
         number = self._ids.get(name)
         return number if number is not None else self._find_file(Path(name), self._ids)
 
     def _find_file(self, wanted: Path, ids: dict[str, int]) -> int | None:
         """By the file itself: the few pictures of the same name are compared with it."""
-        for name in self._by_file.get(wanted.name, ()):
+        if not wanted.name or f"{wanted.name}\0" not in self._names:
+            return None
+        for name in (name for name in ids if name.endswith(wanted.name)):
             found = self.places.find(name)
             try:
                 if found is not None and found.samefile(wanted):

@@ -14,7 +14,17 @@ from pathlib import Path, PurePosixPath
 from caffe2torch.browse.answers import Answer
 from caffe2torch.browse.gallery import Gallery
 from caffe2torch.browse.markup import Markup, joined, markup
-from caffe2torch.browse.parts import Picture, Source, answer_section, document, footer, header, legend, stylesheet
+from caffe2torch.browse.parts import (
+    MISSING,
+    Picture,
+    Source,
+    answer_section,
+    document,
+    footer,
+    header,
+    legend,
+    stylesheet,
+)
 from caffe2torch.browse.pictures import Thumbnail
 from caffe2torch.errors import UsageError
 from caffe2torch.files import atomic_path
@@ -31,12 +41,13 @@ def check_size(path: str | Path, pictures: int) -> None:
         )
 
 
-def write_page(path: str | Path, answers: Sequence[Answer], gallery: Gallery, *, fine: str | None = None) -> None:
-    """Write the page, complete or not at all."""
+def write_page(path: str | Path, answers: Sequence[Answer], gallery: Gallery, *, fine: str | None = None) -> int:
+    """Write the page, complete or not at all; returns how many of its pictures have only a placeholder."""
     check_size(path, sum(1 + len(answer.hits) for answer in answers))
     text = page(answers, gallery, fine=fine)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+    return text.count(MISSING)
 
 
 def page(answers: Sequence[Answer], gallery: Gallery, *, fine: str | None = None) -> Markup:

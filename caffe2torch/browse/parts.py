@@ -18,6 +18,9 @@ from caffe2torch.browse.text import ORIGINS
 from caffe2torch.retrieval.codes import unpack
 
 
+MISSING = '<span class="missing">'  # begins the placeholder of a picture that is not there
+
+
 @dataclass(frozen=True)
 class Picture:
     """What is shown of a picture: an address (or data URI), its size where known, and where a click leads."""
@@ -113,8 +116,9 @@ def _found(answer: Answer) -> str:
     hits = answer.hits
     if not hits:
         return "no results"
-    first, last = hits[0].distance, hits[-1].distance
-    away = f"{first} to {last} bits away" if first != last else "with the same code" if not first else _away(first)
+    distances = [hit.distance for hit in hits]
+    near, far = min(distances), max(distances)
+    away = f"{near} to {far} bits away" if near != far else "with the same code" if not far else _away(far)
     text = f"{counted(len(hits), 'result')}, {away}"
     return text if answer.relevant is None else f"{text}; {answer.relevant} of them with the query's label"
 
@@ -170,7 +174,7 @@ def _path(name: str) -> Markup:
 def image(picture: Picture | None, name: str) -> Markup:
     """The picture, or in its place the name of one that is missing."""
     if picture is None:
-        return markup('<span class="missing"><span>picture not found</span><bdi>{}</bdi></span>', name)
+        return markup(MISSING + "<span>picture not found</span><bdi>{}</bdi></span>", name)
     size = markup(' width="{}" height="{}"', picture.width, picture.height) if picture.width else Markup()
     kind = Markup(' class="tiny"') if picture.tiny else Markup()
     shown = markup('<img src="{}" alt="{}"{}{} decoding="async">', picture.src, name, size, kind)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from caffe2torch.errors import UsageError
 
@@ -73,7 +74,13 @@ def run(args: argparse.Namespace) -> int:
         check_size(args.html, len(queries) * (1 + k))
     answers = gallery.answer(queries, wanted)
     if args.html:
-        write_page(args.html, answers, gallery, fine=wanted.metric)
+        missing = write_page(args.html, answers, gallery, fine=wanted.metric)
+        if missing:
+            print(
+                f"caffe2torch: note: {missing} pictures of the page were not found or cannot be read; --root DIR says "
+                "where those of the database lie now",
+                file=sys.stderr,
+            )
     if args.json:
         print(json.dumps(to_dict(answers, gallery)))
         return 0

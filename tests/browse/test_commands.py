@@ -71,8 +71,22 @@ def test_search_with_rerank_of_a_new_picture(
     assert main([*command, "--html", "x.html"]) == 0
     hits = json.loads(capsys.readouterr().out)["queries"][0]["results"]
     assert [hit["feature_distance"] for hit in hits] == sorted(hit["feature_distance"] for hit in hits)
-    assert "euclidean distance of their features" in parse(Path("x.html").read_text("utf-8")).one("footer").text
+    root = parse(Path("x.html").read_text("utf-8"))
+    assert "euclidean distance of their features" in root.one("footer").text
+    distances = [hit["distance"] for hit in hits]
+    assert f"3 results, {min(distances)} to {max(distances)} bits away" in root.one("p", "found").text
     assert "give --rerank pool5" in fails(capsys, *command[:3], "--rerank", "fc7")
+
+
+def test_pictures_that_are_gone_are_counted(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    command = ["search", str(database.path), database.codes.paths[0], "-k", "3", "--html", "x.html"]
+    assert main([*command, "--root", "empty"]) == 0
+    assert "4 pictures of the page were not found" in capsys.readouterr().err
+    assert main([*command, "--root", str(database.folder)]) == 0
+    assert "4 pictures of the page were not found" in capsys.readouterr().err
+    assert main(command) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_search_needs_no_more_than_there_is(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
