@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from caffe2torch.data.draws import Seed, draws
 from caffe2torch.data.hdf5 import Hdf5Source
 from caffe2torch.data.image_list import open_images
 from caffe2torch.data.memory import MemorySource
+from caffe2torch.data.prefetch import Prefetcher
 from caffe2torch.data.records import open_records
 from caffe2torch.data.source import Batch, Shape, Source
 from caffe2torch.data.windows import WindowSource
@@ -46,16 +48,23 @@ def open_source(node: Node, folder: str | Path, *, phase: str | None = None, see
 class Feed:
     """Batches for a net, without end: iterating gives ``{blob: float32 array}`` for all its data layers together.
 
-    Which batch comes depends on its number alone, so `seek` goes on exactly where another feed stood.
+    Which batch comes depends on its number alone, so `seek` goes on exactly where another feed stood, and any number of
+    ``workers`` gives the same batches: threads that make them ahead, at most ``depth`` at a time (by default two more
+    than there are workers). They start with the first batch and end with `close`, with the feed, or with the program.
+    Without workers batches are made when they are asked for.
     """
 
-    def __init__(self, sources: Mapping[str, Source]) -> None:
+    def __init__(self, sources: Mapping[str, Source], *, workers: int = 0, depth: int | None = None) -> None:
+        if workers < 0 or (depth is not None and depth < 1):
+            raise UsageError(f"{workers} workers, {depth} batches ahead: expected at least 0 and at least 1")
         self.sources = dict(sources)
         """Layer name -> source."""
         self.batches = 0
         """How many batches were taken, which is the number of the next one."""
         self.waited = 0.0
         """For how many seconds `next_batch` kept its caller waiting, all in all."""
+        self._workers, self._depth = workers, workers + 2 if depth is None else depth
+        self._ahead: Prefetcher[Batch] | None = None
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -66,11 +75,28 @@ class Feed:
         """One batch of every source. After an error the next call tries the same batch again."""
         start = time.perf_counter()
         try:
-            batch = _fetch(self.sources, self.batches)()
+            batch = self._next()
+        except BaseException:
+            self.close()
+            raise
         finally:
             self.waited += time.perf_counter() - start
         self.batches += 1
         return batch
+
+    def _next(self) -> Batch:
+        if not self._workers:
+            return _fetch(self.sources, self.batches)()
+        if self._ahead is None:
+            fetch = partial(_fetch, self.sources)  # not a method: the threads must not keep the feed alive
+            self._ahead = Prefetcher(fetch, self.batches, workers=self._workers, depth=self._depth)
+        return self._ahead.take()
+
+    def close(self) -> None:
+        """Stop the workers, if any, and drop what they made ahead; the next batch starts them again."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
 
     def seek(self, batches: int, *, seed: Seed | None = None) -> None:
         """Make ``batches`` the number of the next batch, without making those before it; with ``seed``, draw from it.
@@ -79,10 +105,17 @@ class Feed:
         """
         if batches < 0:
             raise UsageError(f"no batch has the number {batches}, expected at least 0")
+        self.close()
         self.batches = batches
         if seed is not None:
             for name, source in self.sources.items():
                 source.draws = draws(seed, name)
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -106,12 +139,14 @@ def open_feed(
     *,
     arrays: Mapping[str, NDArray[Any]] | None = None,
     seed: Seed | None = None,
+    workers: int = 0,
+    depth: int | None = None,
 ) -> Feed:
     """The feed of a graph's data layers; their files are looked up below ``folder`` (the prototxt's).
 
     ``arrays`` gives the contents of MemoryData layers by blob name. Blobs of Input layers are not in the feed. All that
-    is random comes from ``seed``; without one every run draws others. Raises GraphError when the net has no data layer,
-    and what `open_source` raises.
+    is random comes from ``seed``; without one every run draws others. ``workers`` threads make batches ahead, at most
+    ``depth`` at a time; see `Feed`. Raises GraphError when the net has no data layer, and what `open_source` raises.
     """
     if seed is None:
         seed = draws(None, "").seed
@@ -124,4 +159,4 @@ def open_feed(
             source.reset({top: given.pop(top) for top in source.tops if top in given})
     if given:
         raise UsageError(f"arrays for {', '.join(given)}: no MemoryData layer of net {graph.name!r} makes these blobs")
-    return Feed(sources)
+    return Feed(sources, workers=workers, depth=depth)
