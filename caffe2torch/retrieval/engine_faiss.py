@@ -1,14 +1,13 @@
-"""Search by faiss' popcount scan (extra ``search``), called so that it is fast on any number of processors.
+"""Search with distances by faiss (extra ``search``), whose popcounts use the widest instructions of the processor.
 
 What was measured with faiss 1.15 on 48-bit codes and decides the form:
 
-- Codes padded to 8 bytes are scanned three to four times as fast as those of 6: faiss has loops for whole words.
-- Its counting selection (``use_heap=False`` of IndexBinaryFlat) keeps ties in database order, also at the k-th
-  place; the heap keeps that order too, but is slower. The tests hold the first of these.
-- Its own threads meet after each 65,536 codes and lose more time waiting than they gain, unless OpenMP was told to
+- ``IndexBinaryFlat`` scans codes padded to 8 bytes three to four times as fast as those of 6: it has loops for words.
+- Its counting selection (``use_heap=False``) keeps ties in database order, also at the k-th place, but looks at every
+  distance one by one. ``hammings``, which only writes distances, is six times as fast; the selection of ``scan``, a
+  comparison with a bound, leaves most of that. For few codes, or for large k, the counting selection is the faster one.
+- faiss' own threads meet after each 65,536 codes and lose more time waiting than they gain, unless OpenMP was told to
   wait passively before it was loaded. So each task here runs on one OpenMP thread, and tasks are spread over ours.
-- The selection wants ``k x (bits + 1)`` places per query. Few queries at a time keep that in the cache; with very
-  large k numpy's radix sort is used instead, with the same result.
 
 The functions read the codes where they lie, a memory-mapped file included.
 """
@@ -20,6 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from caffe2torch.errors import MissingPackageError
 from caffe2torch.retrieval.codes import Packed
@@ -27,20 +27,21 @@ from caffe2torch.retrieval.engine_numpy import NumpyEngine
 from caffe2torch.retrieval.hamming import (
     Distances,
     Neighbours,
-    Pairs,
     Positions,
+    Words,
+    as_words,
     default_threads,
     in_threads,
-    join,
-    pad,
 )
+from caffe2torch.retrieval.scan import PAIRS, Scan
 
 QUERIES_PER_TASK = 16
+FEW_CODES = 1 << 15
+SORT_ALL = 4
+MOST_PLACES = 1 << 23
+"""Places of 8 bytes, k for each possible distance, that the counting selection of one query may take."""
 PLACES_PER_TASK = 1 << 20
-"""Places of 8 bytes that the counting selection of one task may take, by which tasks get fewer queries at large k."""
-MOST_PLACES = 1 << 25
-ROWS_PER_TASK = 1 << 17
-"""Fewer rows than this are not worth a thread of their own."""
+"""Queries are counted together as long as they take no more than this, which stays in the cache."""
 
 
 class FaissEngine:
@@ -51,100 +52,84 @@ class FaissEngine:
     def __init__(self, packed: Packed, bits: int, *, threads: int | None = None) -> None:
         self._faiss = load_faiss()
         self.bits = bits
-        self.codes = pad(packed, bits)
+        self.words = self._widened(packed)
         self.threads = threads or default_threads()
+        self._scan = Scan(self.words, bits, lambda: FaissKernel(self._faiss), threads=self.threads)
 
     def __len__(self) -> int:
-        return len(self.codes)
+        return len(self.words)
 
     def search(self, queries: Packed, k: int) -> tuple[Positions, Distances]:
         """The k nearest of each of (Q, width) queries, as (Q, k) positions and distances; k is at most N."""
-        places = k * (8 * self.codes.shape[1] + 1)
+        words = self._widened(queries)
+        if len(self) > FEW_CODES and k * SORT_ALL <= len(self):
+            return self._scan.search(words, k)
+        places = k * (64 * self.words.shape[1] + 1)
         if places > MOST_PLACES:
-            return NumpyEngine(self.codes, self.bits, threads=self.threads).search(queries, k)
-        queries = pad(queries, self.bits)
-        block = max(1, min(QUERIES_PER_TASK, PLACES_PER_TASK // places))
-        parts = self._parts(len(queries), block, k)
-        if len(parts) > 1:
-            return self._search_parts(queries, k, parts)
-        positions = np.empty((len(queries), k), np.int64)
-        distances = np.empty((len(queries), k), np.int32)
-
-        def work(start: int, stop: int) -> None:
-            with self._one_thread():
-                distances[start:stop], positions[start:stop] = self._nearest(queries[start:stop], self.codes, k)
-
-        for _ in in_threads(work, len(queries), threads=self._useful_threads(len(queries)), block=block):
-            pass
-        return positions, distances
+            return NumpyEngine(self.words.view(np.uint8), 64 * self.words.shape[1], threads=self.threads).search(
+                words.view(np.uint8), k
+            )
+        return self._count(words, k, block=max(1, min(QUERIES_PER_TASK, PLACES_PER_TASK // places)))
 
     def within(self, queries: Packed, radius: int) -> Neighbours:
         """All codes at a distance of at most ``radius`` of each query."""
-        queries = pad(queries, self.bits)
-        radius = min(radius, self.bits)
+        return self._scan.within(self._widened(queries), radius)
 
-        def work(start: int, stop: int) -> Pairs:
-            with self._one_thread():
-                return self._inside(queries[start:stop], start, radius)
+    def _count(self, queries: Words, k: int, *, block: int) -> tuple[Positions, Distances]:
+        """faiss' counting selection."""
+        positions = np.empty((len(queries), k), np.int64)
+        distances = np.empty((len(queries), k), np.int32)
+        asked, codes = queries.view(np.uint8), self.words.view(np.uint8)
 
-        threads = self._useful_threads(len(queries))
-        return Neighbours.of(
-            len(queries), join(list(in_threads(work, len(queries), threads=threads, block=QUERIES_PER_TASK)))
-        )
+        def work(start: int, stop: int) -> None:
+            with one_thread(self._faiss):
+                found = self._faiss.knn_hamming(asked[start:stop], codes, k, variant="mc")
+            distances[start:stop], positions[start:stop] = found
 
-    def _search_parts(self, queries: Packed, k: int, parts: list[int]) -> tuple[Positions, Distances]:
-        """Fewer tasks of queries than processors: each processor takes a part of the database."""
+        threads = self.threads if len(queries) * len(self) > FEW_CODES else 1  # starting some takes longer
+        for _ in in_threads(work, len(queries), threads=threads, block=block):
+            pass
+        return positions, distances
 
-        def work(part: int, _: int) -> tuple[Any, Any]:
-            with self._one_thread():
-                return self._nearest(queries, self.codes[parts[part] : parts[part + 1]], k)  # type: ignore[no-any-return]
+    def _widened(self, packed: Packed) -> Words:
+        """As rows of 64-bit words, which all of faiss' functions take."""
+        words = as_words(packed, self.bits)
+        return words if words.dtype == np.uint64 else words.astype(np.uint64)
 
-        found = list(in_threads(work, len(parts) - 1, threads=self.threads, block=1))
-        distances = np.concatenate([part[0] for part in found], axis=1)
-        positions = np.concatenate([part[1] + start for part, start in zip(found, parts, strict=False)], axis=1)
-        order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(positions, order, 1), np.take_along_axis(distances, order, 1)
 
-    def _parts(self, queries: int, block: int, k: int) -> list[int]:
-        tasks = -(-queries // block)
-        parts = min(self.threads // max(tasks, 1), len(self) // max(ROWS_PER_TASK, k))
-        return [len(self) * part // parts for part in range(parts + 1)] if parts > 1 else []
+class FaissKernel:
+    """Distances as ``scan`` wants them, one kernel per thread."""
 
-    def _useful_threads(self, queries: int) -> int:
-        """Starting threads takes longer than a scan of few codes."""
-        return self.threads if queries * len(self) > ROWS_PER_TASK else 1
+    def __init__(self, faiss: Any) -> None:
+        self._faiss = faiss
+        self._matrix = np.empty(PAIRS, np.int32)
 
-    def _nearest(self, queries: Packed, codes: Packed, k: int) -> Any:
-        return self._faiss.knn_hamming(queries, codes, k, variant="mc")
-
-    def _inside(self, queries: Packed, first: int, radius: int) -> Pairs:
+    def distances(self, queries: Words, codes: Words) -> npt.NDArray[np.int32]:
+        """(Q, words) queries to (N, words) codes: contiguous (Q, N), which holds until the next call."""
         faiss = self._faiss
-        result = faiss.RangeSearchResult(len(queries))
-        faiss.hamming_range_search(
-            faiss.swig_ptr(queries),
-            faiss.swig_ptr(self.codes),
-            len(queries),
-            len(self.codes),
-            radius + 1,  # faiss takes what is strictly nearer
-            self.codes.shape[1],
-            result,
-        )
-        limits = faiss.rev_swig_ptr(result.lims, len(queries) + 1).astype(np.int64)
-        rows = np.repeat(np.arange(first, first + len(queries)), np.diff(limits))
-        if not len(rows):
-            return rows, rows, rows
-        distances = faiss.rev_swig_ptr(result.distances, len(rows)).astype(np.int64)
-        return rows, distances, faiss.rev_swig_ptr(result.labels, len(rows)).astype(np.int64)
+        queries = np.ascontiguousarray(queries)
+        matrix = self._matrix[: len(queries) * len(codes)].reshape(len(queries), len(codes))
+        with one_thread(faiss):
+            faiss.hammings(
+                faiss.swig_ptr(queries.view(np.uint8)),
+                faiss.swig_ptr(codes.view(np.uint8)),
+                len(queries),
+                len(codes),
+                8 * codes.shape[1],
+                faiss.swig_ptr(matrix),
+            )
+        return matrix
 
-    @contextmanager
-    def _one_thread(self) -> Iterator[None]:
-        """One OpenMP thread for what this thread of ours calls; the setting is per thread and is put back."""
-        before = self._faiss.omp_get_max_threads()
-        self._faiss.omp_set_num_threads(1)
-        try:
-            yield
-        finally:
-            self._faiss.omp_set_num_threads(before)
+
+@contextmanager
+def one_thread(faiss: Any) -> Iterator[None]:
+    """One OpenMP thread for what this thread of ours calls; the setting is per thread and is put back."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def load_faiss() -> Any:

@@ -11,6 +11,7 @@ changes. Byte order within a word is that of memory; XOR and popcount do not dep
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -126,8 +127,8 @@ def check_codes(packed: npt.NDArray[Any], bits: int, *, what: str = "codes") -> 
 
 
 def distance_type(bits: int) -> Any:
-    """The smallest unsigned integer type that holds 0 to ``bits``; short types sort fastest."""
-    return np.uint8 if bits < 1 << 8 else np.uint16 if bits < 1 << 16 else np.uint32
+    """The smallest unsigned integer type that holds 0 to ``bits`` + 1; short types sort fastest."""
+    return np.uint8 if bits < (1 << 8) - 1 else np.uint16 if bits < (1 << 16) - 1 else np.uint32
 
 
 def _count_by_table(words: Words, out: npt.NDArray[np.uint8]) -> None:
@@ -148,31 +149,45 @@ def count_bits(words: Words, out: npt.NDArray[np.uint8]) -> None:
         _count_by_table(words, out)
 
 
-class Scanner:
-    """Distances of one query at a time to stretches of a database, in memory that is used again and again."""
+class Popcount:
+    """Distances of a few queries to a stretch of codes, in memory that is used again and again: one per thread."""
 
-    def __init__(self, words: Words, bits: int, rows: int) -> None:
-        """``words`` is the database, (N, words); no stretch is longer than ``rows``."""
-        rows = min(rows, len(words))
-        self.words = words
-        self.mixed = np.empty(rows, words.dtype)
-        self.counts = np.empty(rows, np.uint8)
-        self.sums = np.empty(rows, distance_type(bits)) if words.shape[1] > 1 else self.counts
+    def __init__(self, words: Words, bits: int, pairs: int) -> None:
+        """For codes like ``words``; ``pairs`` is queries times codes of the largest matrix."""
+        self._mixed = np.empty(pairs, words.dtype)
+        self._counts = np.empty(pairs, np.uint8)
+        self._sums = np.empty(pairs, distance_type(bits)) if words.shape[1] > 1 else None
 
-    def distances(self, query: Words, start: int, stop: int) -> npt.NDArray[Any]:
-        """Distances to rows ``start`` to ``stop``; valid until the next call."""
-        count = stop - start
-        mixed, counts, sums = self.mixed[:count], self.counts[:count], self.sums[:count]
-        if self.words.shape[1] == 1:
-            np.bitwise_xor(self.words[start:stop, 0], query[0], out=mixed)
+    def distances(self, queries: Words, codes: Words) -> npt.NDArray[Any]:
+        """Of one query, (words,), or several, (Q, words), to (N, words) codes: contiguous (N,) or (Q, N), which holds
+        until the next call."""
+        shape = (*queries.shape[:-1], len(codes))
+        size = math.prod(shape)
+        mixed, counts = self._mixed[:size].reshape(shape), self._counts[:size].reshape(shape)
+        if self._sums is None:
+            np.bitwise_xor(codes[:, 0], queries[..., 0, None], out=mixed)
             count_bits(mixed, counts)
             return counts
+        sums = self._sums[:size].reshape(shape)
         sums.fill(0)
-        for column in range(self.words.shape[1]):
-            np.bitwise_xor(self.words[start:stop, column], query[column], out=mixed)
+        for column in range(codes.shape[1]):
+            np.bitwise_xor(codes[:, column], queries[..., column, None], out=mixed)
             count_bits(mixed, counts)
             np.add(sums, counts, out=sums)
         return sums
+
+
+class Scanner:
+    """Distances of one query at a time to stretches of a database."""
+
+    def __init__(self, words: Words, bits: int, rows: int) -> None:
+        """``words`` is the database, (N, words); no stretch is longer than ``rows``."""
+        self.words = words
+        self._popcount = Popcount(words, bits, rows)
+
+    def distances(self, query: Words, start: int, stop: int) -> npt.NDArray[Any]:
+        """Distances of a query, (words,), to rows ``start`` to ``stop``; they hold until the next call."""
+        return self._popcount.distances(query, self.words[start:stop])
 
 
 def default_threads() -> int:

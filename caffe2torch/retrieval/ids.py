@@ -17,6 +17,7 @@ class Places:
     def __init__(self, ids: Ids) -> None:
         self.ids = ids
         self.order = None if bool((ids[1:] > ids[:-1]).all()) else np.argsort(ids, kind="stable")
+        self.are_positions = self.order is None and len(ids) > 0 and ids[0] == 0 and ids[-1] == len(ids) - 1
 
     def find(self, wanted: Ids) -> npt.NDArray[np.int64]:
         """The position of each id, -1 where it is unknown."""

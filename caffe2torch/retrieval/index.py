@@ -18,13 +18,15 @@ from caffe2torch.errors import RetrievalError, UsageError
 from caffe2torch.retrieval.codes import Codes, Packed, packed_width
 from caffe2torch.retrieval.engines import Engine, engine_maker
 from caffe2torch.retrieval.grouping import build_engine, group_codes
-from caffe2torch.retrieval.hamming import Distances, check_codes, pad
+from caffe2torch.retrieval.hamming import Distances, Positions, check_codes, pad
 from caffe2torch.retrieval.ids import Ids, Places, as_ids, listed, refuse_repeated
 from caffe2torch.retrieval.rows import Rows, Texts, check_labels
 from caffe2torch.retrieval.store import Store
 
 BLOCK_BYTES = 64 << 20
 """Memory one block of ``search_blocks`` takes at most, where one query's results allow it."""
+FEWER_QUERIES = 0.75
+"""Equal queries are asked once where that leaves no more than this share of them."""
 Grouped = bool | Literal["auto"]
 
 
@@ -151,14 +153,12 @@ class Index:
     def search(self, queries: Packed, k: int) -> Hits:
         """The k nearest codes of each of (Q, width) packed queries, exactly, in (distance, database position) order."""
         queries = self._check(queries, k)
-        if len(queries) > 1:
-            groups = group_codes(queries, self.bits)
-            if len(groups.first) < len(queries):
-                positions, distances = self._built().search(queries[groups.first], k)
-                inverse = groups.inverse()
-                return Hits(self.ids[positions][inverse], distances[inverse])
-        positions, distances = self._built().search(queries, k)
-        return Hits(self.ids[positions], distances)
+        groups = group_codes(queries, self.bits)
+        if len(groups.first) > FEWER_QUERIES * len(queries):
+            return self._named(*self._built().search(queries, k))
+        hits = self._named(*self._built().search(queries[groups.first], k))
+        inverse = groups.inverse()
+        return Hits(hits.ids[inverse], hits.distances[inverse])
 
     def search_blocks(self, queries: Packed, k: int, *, block: int | None = None) -> Iterator[tuple[int, Hits]]:
         """The same as ``search`` in pieces that fit memory: (first query of the piece, its hits), in order."""
@@ -254,6 +254,9 @@ class Index:
         if k > len(self):
             raise RetrievalError(f"k is {k}, but the database has only {len(self)} codes")
         return queries
+
+    def _named(self, positions: Positions, distances: Distances) -> Hits:
+        return Hits(positions if self._lookup().are_positions else self.ids[positions], distances)
 
     def _changed(self) -> None:
         self._live = self._places = self._engine = None

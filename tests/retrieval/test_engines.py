@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caffe2torch.errors import MissingPackageError, UsageError
-from caffe2torch.retrieval import engine_faiss, engine_numpy
+from caffe2torch.retrieval import engine_faiss, engine_numpy, scan
 from caffe2torch.retrieval.engine_faiss import FaissEngine
 from caffe2torch.retrieval.engine_numpy import NumpyEngine
 from caffe2torch.retrieval.engine_torch import TorchEngine
@@ -36,11 +36,15 @@ every_engine = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys(
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks far below the usual size, so that small data crosses their borders."""
-    monkeypatch.setattr(engine_numpy, "BLOCK", 64)
-    monkeypatch.setattr(engine_numpy, "FIRST_BLOCK", 16)
     monkeypatch.setattr(engine_numpy, "QUERIES_PER_TASK", 3)
     monkeypatch.setattr(engine_faiss, "QUERIES_PER_TASK", 3)
-    monkeypatch.setattr(engine_faiss, "ROWS_PER_TASK", 50)
+    monkeypatch.setattr(engine_faiss, "FEW_CODES", 0)
+    monkeypatch.setattr(scan, "QUERIES", 3)
+    monkeypatch.setattr(scan, "QUERIES_PER_TASK", 4)
+    monkeypatch.setattr(scan, "SAMPLE", 50)
+    monkeypatch.setattr(scan, "ROWS_PER_TASK", 50)
+    for module in (scan, engine_numpy, engine_faiss):
+        monkeypatch.setattr(module, "PAIRS", 150)
     monkeypatch.setattr("caffe2torch.retrieval.engine_torch.ROWS_PER_BLOCK", 64)
     monkeypatch.setattr("caffe2torch.retrieval.engine_torch.QUERIES_PER_BLOCK", 3)
     monkeypatch.setattr("caffe2torch.retrieval.grouping.QUERIES_PER_BLOCK", 3)
