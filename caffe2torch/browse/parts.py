@@ -17,7 +17,6 @@ from caffe2torch.browse.strip import strip
 from caffe2torch.browse.text import ORIGINS
 from caffe2torch.retrieval.codes import unpack
 
-
 MISSING = '<span class="missing">'  # begins the placeholder of a picture that is not there
 
 

@@ -56,11 +56,8 @@ class Places:
     def find(self, name: str) -> Path | None:
         """The file of the picture recorded as ``name``, None where it is nowhere to be found."""
         for path in self._candidates(name):
-            try:
-                if path.is_file():
-                    return path
-            except (OSError, ValueError):  # a name no file can have
-                continue
+            if is_file(path):
+                return path
         return None
 
     def _candidates(self, name: str) -> Iterator[Path]:
@@ -110,6 +107,14 @@ def _encoded(image: NDArray[np.uint8], suffix: str, kind: str) -> Thumbnail:
     good, data = cv2.imencode(suffix, image, options)
     assert good, suffix  # both are part of every OpenCV
     return Thumbnail(data.tobytes(), kind, image.shape[1], image.shape[0])
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False for names that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _text(value: object) -> str | None:

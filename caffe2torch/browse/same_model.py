@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe2torch import preprocess, zoo
+from caffe2torch.browse.pictures import is_file
 from caffe2torch.errors import Caffe2TorchError, RetrievalError, UsageError, ZooError
 from caffe2torch.extract.model import Model, file_sha256
 
@@ -109,7 +110,7 @@ class _Finder:
         wanted = self.provenance[f"{part}_sha256"]
         seen = []
         for path in [given] if given else self._places(part, in_zoo):
-            if not path.is_file():
+            if not is_file(path):
                 seen.append(f"{path} is not here")
             elif (found := file_sha256(path)) != wanted:
                 seen.append(f"{path} is another file (sha256 {found[:12]}...)")
@@ -138,24 +139,27 @@ class _Finder:
         Code is run only when the user names it: a codes file from elsewhere must not choose what is imported.
         """
         recorded, given = self.provenance, self.given
-        then = [str(source) for source in recorded.get("imports") or ()]
+        then, hashes = _texts(recorded.get("imports")), _texts(recorded.get("custom_sha256"))
         if then and not given.imports:
             raise RetrievalError(
                 f"{self.codes_file}: its codes were made with layers of one's own: give "
                 f"{' '.join(f'--import {source}' for source in then)} to run that code again"
             )
         folder = Path(recorded["folder"]) if isinstance(recorded.get("folder"), str) else Path()
-        protos = given.protos or tuple(folder / str(path) for path in recorded.get("protos") or ())
+        protos = given.protos or tuple(folder / path for path in _texts(recorded.get("protos")))
         files = [*protos, *(Path(source) for source in given.imports if source.endswith(".py"))]
-        hashes = list(recorded.get("custom_sha256") or ())
-        if [file_sha256(path) for path in files] != hashes:
+        if not all(map(is_file, files)) or [file_sha256(path) for path in files] != hashes:
             raise RetrievalError(
-                f"{self.codes_file}: its codes were made with {len(hashes)} files of a fork, and these are not the "
-                f"same: {', '.join(map(str, files)) or 'none'}; give them as then: "
-                f"{' '.join(f'--proto {path}' for path in recorded.get('protos') or ())} "
-                f"{' '.join(f'--import {source}' for source in then)}"
+                f"{self.codes_file}: its codes were made with {len(hashes)} files of a fork, and these are not here or "
+                f"not the same: {', '.join(map(str, files)) or 'none'}; give them with --proto and --import, as then: "
+                f"{' '.join([*_texts(recorded.get('protos')), *then])}"
             )
         return {"protos": protos, "imports": given.imports}
+
+
+def _texts(value: object) -> list[str]:
+    """The strings of a recorded list; a record may hold anything."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def _shown(value: object) -> str:

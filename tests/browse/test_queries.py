@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from browse.conftest import Database, draw, naive_ranking
 from caffe2torch.browse.answers import Query
 from caffe2torch.browse.gallery import Gallery, Wanted, read_label_names
+from caffe2torch.browse.page import page
 from caffe2torch.browse.queries import read_queries
-from caffe2torch.browse.same_model import Given, recorded_model
-from caffe2torch.errors import FormatError, ImageError, RetrievalError, UsageError
+from caffe2torch.browse.same_model import Given, is_recorded, recorded_model
+from caffe2torch.errors import Caffe2TorchError, FormatError, ImageError, RetrievalError, UsageError
 from caffe2torch.extract import Hasher, Model, extract
 from caffe2torch.retrieval.codes import Codes
 from caffe2torch.retrieval.index import Index
@@ -162,6 +167,20 @@ def test_a_codes_file_does_not_choose_code_to_run(database: Database, tmp_path: 
         recorded_model(database.path, record, Given())
     with pytest.raises(RetrievalError, match="not the same"):
         recorded_model(database.path, record, Given(imports=(str(tmp_path / "evil.py"),)))
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_any_record_is_used_or_refused(database: Database, data: st.DataObject) -> None:
+    record = dict(database.codes.provenance)
+    odd = st.sampled_from([None, 5, 1.5, True, "", "x", "\0", "a" * 5000, [], [1], ["x"], {}, {"a": 1}, "/dev/zero"])
+    keys = st.sampled_from(sorted({*record, "imports", "protos", "custom_sha256"}))
+    record.update(data.draw(st.dictionaries(keys, odd, min_size=1, max_size=3)))
+    gallery = Gallery(Path("x.h5"), Index.of(replace(database.codes, provenance=record)))
+    page(gallery.answer([gallery.query(0)], Wanted(1)), gallery).encode("utf-8")
+    if is_recorded(record):
+        with suppress(Caffe2TorchError):
+            recorded_model(database.path, record, Given())
 
 
 def test_an_empty_database(tmp_path: Path) -> None:
