@@ -14,6 +14,7 @@ folder, as in Caffe, or at the solver's own where its net is not found there; --
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("float32", "bf16"),
         help="float32 is Caffe's; bf16 computes convolutions and products in bfloat16 (autocast), weights stay float32",
     )
+    running.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="threads that make batches ahead; default: one for each core, at most 4",
+    )
     shown = parser.add_argument_group("what is shown and written")
     shown.add_argument("--log", metavar="FILE", help="the log, in place of PREFIX.log")
     shown.add_argument("--quiet", action="store_true", help="no log on standard output, no progress bar")
@@ -77,6 +84,7 @@ def _solver(args: argparse.Namespace) -> Solver:
     import torch
 
     from caffe2torch.devices import choose_device
+    from caffe2torch.solver.nets import Place
     from caffe2torch.solver.settings import read_settings
     from caffe2torch.solver.solver import Solver
 
@@ -85,10 +93,13 @@ def _solver(args: argparse.Namespace) -> Solver:
         settings.parameters.max_iter = args.max_iter
     solver = Solver(
         settings,
-        device=choose_device(args.device),
+        place=Place(
+            choose_device(args.device),
+            autocast=torch.bfloat16 if args.precision == "bf16" else None,
+            workers=min(4, os.cpu_count() or 1) if args.workers is None else args.workers,
+        ),
         weights=[Path(name).absolute() for name in (args.weights or "").split(",") if name],
         seed=args.seed,
-        autocast=torch.bfloat16 if args.precision == "bf16" else None,
     )
     if args.snapshot:
         solver.restore(args.snapshot)
@@ -106,7 +117,7 @@ def _train(solver: Solver, args: argparse.Namespace) -> int:
     log = Path(args.log) if args.log else prefix.with_name(f"{prefix.name}.log")
     make_folder(log.parent)
     mode = "a" if solver.iteration else "w"
-    print(f"training {args.solver} with seed {solver.seed} on {solver.device}; log: {log}", file=sys.stderr)
+    print(f"training {args.solver} with seed {solver.seed} on {solver.place.device}; log: {log}", file=sys.stderr)
     with (
         log.open(mode, encoding="utf-8", buffering=1) as file,
         log.with_suffix(".jsonl").open(mode, encoding="utf-8", buffering=1) as lines,

@@ -29,7 +29,9 @@ class JsonLines(Events):
 
     def started(self, solver: Solver) -> None:
         self._solver = solver
-        self._write("start", solver, seed=solver.seed, max_iter=solver.parameters.max_iter, device=str(solver.device))
+        self._write(
+            "start", solver, seed=solver.seed, max_iter=solver.parameters.max_iter, device=str(solver.place.device)
+        )
 
     def displayed(self, solver: Solver, loss: float, scores: list[Score] | None) -> None:
         if scores is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from caffe2torch.loading import copy_weights
 from caffe2torch.net import CaffeNet, LoadReport
 from caffe2torch.solver.events import Events, Score
 from caffe2torch.solver.learnables import Updater
-from caffe2torch.solver.nets import Fed, open_net, share
+from caffe2torch.solver.nets import Fed, Place, open_net, share
 from caffe2torch.solver.policy import LearningRate
 from caffe2torch.solver.settings import Settings
 from caffe2torch.solver.snapshot import restore_weights, write_snapshot
@@ -46,26 +45,25 @@ class Solver:
         self,
         settings: Settings,
         *,
-        device: str | torch.device = "cpu",
+        place: Place | None = None,
         weights: Sequence[str | Path] = (),
         seed: int | None = None,
-        autocast: torch.dtype | None = None,
         events: Events | None = None,
     ) -> None:
         self.settings, self.parameters = settings, settings.parameters
-        self.device, self.autocast, self.events = torch.device(device), autocast, events or Events()
+        self.place, self.events = place or Place(torch.device("cpu")), events or Events()
         self.iteration = 0
         self.wish: Callable[[], Wish] = lambda: Wish.NONE
         """Asked after every iteration and every batch of a test: what a signal from outside wants."""
         given = self.parameters.random_seed
         self.seed = given if given >= 0 else secrets.randbelow(1 << 31) if seed is None else seed
         torch.manual_seed(self.seed)
-        self.train = open_net(settings.train, settings.root, self.device, self.seed, 0)
+        self.train = open_net(settings.train, settings.root, self.place, self.seed, 0)
         if not self.train.net.loss_weights:
             raise GraphError(f"{settings.train.path}: the training net has no loss, so there is nothing to learn from")
         self.reports = [(str(file), self.load(file)) for file in (*self.parameters.weights, *weights)]
         self.tests = [
-            open_net(choice, settings.root, self.device, self.seed, index)
+            open_net(choice, settings.root, self.place, self.seed, index)
             for index, choice in enumerate(settings.tests, 1)
         ]
         for test in self.tests:
@@ -137,12 +135,9 @@ class Solver:
             self.events.troubled(self, f"no snapshot at iteration {self.iteration}, training goes on: {error}")
 
     def _forward(self, fed: Fed) -> tuple[dict[str, Tensor], Tensor]:
-        with self._precision():
+        with self.place.precision():
             outputs = fed.forward()
             return outputs, fed.net.loss(outputs)
-
-    def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext()
 
     def _smooth(self, loss: float) -> float:
         """The mean of the last ``average_loss`` losses, summed up in Caffe's way."""
@@ -200,7 +195,7 @@ class Solver:
                 self._try_snapshot()
             elif wish is Wish.STOP:
                 return None
-            with torch.no_grad(), self._precision():
+            with torch.no_grad(), self.place.precision():
                 outputs = fed.forward()
             passes.append(self.scores(fed.net, outputs))
             self.events.test_passed(self, index, number, outputs)
