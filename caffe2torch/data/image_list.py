@@ -57,7 +57,11 @@ def first_example(layer: Message, folder: Path) -> Example:
 def read_list(layer: Message, folder: Path) -> list[Line]:
     """The names (with root_folder) and labels of the list file, in its order."""
     p = layer.image_data_param
-    path = folder / p.source
+    return [(p.root_folder + name, label) for name, label in parse_list(folder / p.source)]
+
+
+def parse_list(path: Path) -> list[Line]:
+    """The names and labels in a list file, in its order; FormatError for an empty one and lines of another form."""
     lines = []
     for number, line in enumerate(read_lines(path), 1):
         name, space, label = line.rpartition(" ")
@@ -65,7 +69,7 @@ def read_list(layer: Message, folder: Path) -> list[Line]:
             name = label
         if not name:
             raise FormatError(f"{path}: line {number} is {line!r}, expected a picture's name, a space and its label")
-        lines.append((p.root_folder + name, _atoi(label, f"{path}: line {number}")))
+        lines.append((name, _atoi(label, f"{path}: line {number}")))
     if not lines:
         raise FormatError(f"{path}: the list is empty, expected lines of a picture's name, a space and its label")
     return lines

@@ -1,4 +1,4 @@
-"""LevelDB databases, read only and without LevelDB.
+"""LevelDB databases, read without LevelDB and without a change to their folder.
 
 The bindings that exist (plyvel, plyvel-ci) were last built for Python 3.12 and want to write to the folder they read
 from. What is needed is little: the manifest names the live files; tables hold sorted records; the log holds those that
@@ -19,10 +19,10 @@ from caffe2torch.data.leveldb_table import Entry, split_key, table_entries
 from caffe2torch.errors import FormatError
 from caffe2torch.wire import read_varint
 
-_BLOCK = 1 << 15
-_HEADER = 7  # checksum, length, type
-_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
-_COMPARATOR = b"leveldb.BytewiseComparator"
+BLOCK = 1 << 15
+HEADER = 7  # checksum, length, type
+FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+COMPARATOR = b"leveldb.BytewiseComparator"
 
 
 class LevelDb:
@@ -115,8 +115,8 @@ def _apply(edit: bytes, files: _Files) -> None:
         tag = reader.number()
         if tag == 1:
             comparator = reader.text()
-            if comparator != _COMPARATOR:
-                raise FormatError(f"keys are ordered by {comparator!r}, expected {_COMPARATOR!r}")
+            if comparator != COMPARATOR:
+                raise FormatError(f"keys are ordered by {comparator!r}, expected {COMPARATOR!r}")
         elif tag == 2:
             files.log = reader.number()
         elif tag in (3, 4):  # next file, last sequence number
@@ -160,22 +160,22 @@ def _log_records(data: bytes, path: Path) -> Iterator[bytes]:
     parts: list[bytes] = []
     position = 0
     while position < len(data):
-        room = _BLOCK - position % _BLOCK
-        if room < _HEADER:
+        room = BLOCK - position % BLOCK
+        if room < HEADER:
             position += room
             continue
-        end = position + _HEADER
-        length, kind = struct.unpack_from("<HB", data, position + 4) if end <= len(data) else (0, _LAST)
+        end = position + HEADER
+        length, kind = struct.unpack_from("<HB", data, position + 4) if end <= len(data) else (0, LAST)
         if kind == 0 and length == 0:  # space that was reserved and not used
             position += room
             continue
-        if end + length > len(data) or _HEADER + length > room or not _FULL <= kind <= _LAST:
+        if end + length > len(data) or HEADER + length > room or not FULL <= kind <= LAST:
             raise FormatError(f"{path}: cut short or damaged at byte {position} of {len(data)}; copy the folder again")
-        if (kind in (_FULL, _FIRST)) == bool(parts):
+        if (kind in (FULL, FIRST)) == bool(parts):
             raise FormatError(f"{path}: damaged at byte {position}: a piece of a record without its beginning or end")
         parts.append(data[end : end + length])
         position = end + length
-        if kind in (_FULL, _LAST):
+        if kind in (FULL, LAST):
             yield parts[0] if len(parts) == 1 else b"".join(parts)
             parts = []
     if parts:

@@ -15,10 +15,10 @@ from caffe2torch.data.snappy import decompress
 from caffe2torch.errors import FormatError
 from caffe2torch.wire import Buffer, read_varint
 
-_MAGIC = 0xDB4775248B80FB57
-_FOOTER = 48
+MAGIC = 0xDB4775248B80FB57
+FOOTER = 48
 _TRAILER = 5  # type of compression, checksum
-_PLAIN, _SNAPPY = 0, 1
+PLAIN, _SNAPPY = 0, 1
 
 
 class Entry(NamedTuple):
@@ -54,9 +54,9 @@ def split_key(internal: bytes) -> tuple[bytes, int, int]:
 
 def _entries(data: mmap.mmap) -> Iterator[Entry]:
     size = len(data)
-    if size < _FOOTER or struct.unpack_from("<Q", data, size - 8)[0] != _MAGIC:
+    if size < FOOTER or struct.unpack_from("<Q", data, size - 8)[0] != MAGIC:
         raise FormatError("it does not end in a table's footer; it is cut short or of another kind")
-    _, position = _handle(data, size - _FOOTER, size - 8)  # of the block of filters
+    _, position = _handle(data, size - FOOTER, size - 8)  # of the block of filters
     index, _ = _handle(data, position, size - 8)
     for _, value in _block_entries(_block(data, *index)):
         handle, _ = _handle(value, 0, len(value))
@@ -72,11 +72,11 @@ def _handle(data: Buffer, position: int, stop: int) -> tuple[tuple[int, int], in
 
 
 def _block(data: mmap.mmap, offset: int, size: int) -> bytes:
-    if offset + size + _TRAILER > len(data) - _FOOTER:
+    if offset + size + _TRAILER > len(data) - FOOTER:
         raise FormatError(f"a block of {size} bytes at byte {offset} of {len(data)}")
     kind = data[offset + size]
     content = data[offset : offset + size]
-    if kind == _PLAIN:
+    if kind == PLAIN:
         return content
     if kind != _SNAPPY:
         raise FormatError(f"the block at byte {offset} has compression {kind}, expected 0 (none) or 1 (snappy)")

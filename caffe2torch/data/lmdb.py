@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from caffe2torch.errors import FormatError, MissingPackageError
+from caffe2torch.errors import FormatError, MissingPackageError, OutputError
+
+_MAP = 1 << 26  # bytes of the memory map that writing begins with
+_COMMIT = 1 << 26  # bytes of records in a transaction
 
 
 class Lmdb:
@@ -55,6 +61,68 @@ class Lmdb:
             )
 
 
+class LmdbWriter:
+    """A database in a folder that is there and empty."""
+
+    def __init__(self, folder: Path) -> None:
+        self._lmdb = _package()
+        self._last = b""
+        self._pending: list[tuple[bytes, bytes]] = []
+        self._bytes = 0
+        with self._failing():
+            self._environment: Any = self._lmdb.open(
+                str(folder), map_size=_MAP, lock=False, sync=False, metasync=False, readahead=False
+            )
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Add a record; OutputError for a key that is too long or not behind the one before."""
+        if self._last and key <= self._last:
+            raise OutputError(f"record {key!r} comes after {self._last!r}, expected keys in their order")
+        if not 0 < len(key) <= self._environment.max_key_size():
+            raise OutputError(
+                f"record {key!r}: the key has {len(key)} bytes, LMDB takes 1 to {self._environment.max_key_size()}; "
+                "shorten the picture's name, or write a LevelDB database"
+            )
+        self._last = key
+        self._pending.append((key, value))
+        self._bytes += len(value)
+        if len(self._pending) == 1000 or self._bytes >= _COMMIT:
+            self._commit()
+
+    def finish(self) -> None:
+        """Write what is left."""
+        self._commit()
+        with self._failing():
+            self._environment.sync(True)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._environment.close()
+
+    def _commit(self) -> None:
+        """Write the records put so far, in a larger map if they do not fit."""
+        while self._pending:
+            with self._failing():
+                try:
+                    with self._environment.begin(write=True) as transaction:
+                        for key, value in self._pending:
+                            transaction.put(key, value, append=True)
+                    self._pending, self._bytes = [], 0
+                except self._lmdb.MapFullError:
+                    self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Turn LMDB's words for a failed write into the system's."""
+        try:
+            yield
+        except self._lmdb.Error as error:
+            number = next((n for n in errno.errorcode if str(error).endswith(os.strerror(n))), None)
+            if number == errno.EIO:  # its word for a write that stopped half-way, too
+                raise OSError("a write failed: the disk is full, or the device reports an error") from error
+            raise OSError(number, str(error)) from error
+
+
 _opened: WeakValueDictionary[Path, Lmdb] = WeakValueDictionary()
 _opening = threading.Lock()
 
@@ -74,6 +142,6 @@ def _package() -> Any:
         import lmdb
     except ImportError as error:
         raise MissingPackageError(
-            "reading LMDB databases needs the package lmdb: pip install 'caffe2torch[data]' (or pip install lmdb)"
+            "LMDB databases need the package lmdb: pip install 'caffe2torch[data]' (or pip install lmdb)"
         ) from error
     return lmdb

@@ -44,7 +44,7 @@ class DatabaseRows:
                 record = next(self._records, None)
             if record is None:
                 raise _empty(self._database)
-            taken.append(partial(_decode, record, self._database, self._grey))
+            taken.append(partial(decode_record, record, self._database, self._grey))
         self._next = position + count
         return taken
 
@@ -71,7 +71,7 @@ def first_example(layer: Message, folder: Path) -> Example:
     record = next(database.records(), None)
     if record is None:
         raise _empty(database)
-    return _decode(record, database, _grey(layer))
+    return decode_record(record, database, _grey(layer))
 
 
 def _rows(layer: Message, database: Database) -> Rows:
@@ -81,10 +81,10 @@ def _rows(layer: Message, database: Database) -> Rows:
     records = list(database.records())  # NVCaffe, where shuffle needs cache
     if not records:
         raise _empty(database)
-    return ListedRows(records, partial(_decode, database=database, grey=grey), shuffle=True)
+    return ListedRows(records, partial(decode_record, database=database, grey=grey), shuffle=True)
 
 
-def _decode(record: KeyValue, database: Database, grey: bool | None) -> Example:
+def decode_record(record: KeyValue, database: Database, grey: bool | None) -> Example:
     where = f"{database.path}: record {record[0].decode('utf-8', 'backslashreplace')!r}"
     return Example(*read_datum(record[1], where, grey=grey), where)
 

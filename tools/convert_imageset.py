@@ -1,0 +1,13 @@
+"""Pictures into a database: `python tools/convert_imageset.py ROOT/ LIST DB`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from caffe2torch.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main(["convert_imageset", *sys.argv[1:]]))
