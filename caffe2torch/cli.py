@@ -14,7 +14,10 @@ from types import ModuleType
 from caffe2torch import __version__
 from caffe2torch.errors import Caffe2TorchError, UsageError
 
-COMMANDS = ("extract", "search", "serve", "index", "train", "info", "verify", "layers", "draw", "zoo", "download")
+COMMANDS = (
+    *("extract", "search", "serve", "index", "train", "info", "verify", "layers", "draw", "zoo", "download"),
+    *("convert_imageset", "compute_image_mean"),
+)
 
 DESCRIPTION = """\
 Caffe models in PyTorch, exactly.
