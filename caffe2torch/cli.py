@@ -15,7 +15,8 @@ from caffe2torch import __version__
 from caffe2torch.errors import Caffe2TorchError, UsageError
 
 COMMANDS = (
-    *("extract", "search", "serve", "index", "train", "info", "verify", "layers", "draw", "zoo", "download"),
+    *("extract", "evaluate", "search", "serve", "index", "train"),
+    *("info", "verify", "layers", "draw", "zoo", "download"),
     *("convert_imageset", "compute_image_mean"),
 )
 

@@ -1,0 +1,354 @@
+"""The steps of ``evaluate``: what the options name, hashing, measuring, writing, printing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caffe2torch.errors import RetrievalError, UsageError
+
+if TYPE_CHECKING:
+    from caffe2torch.evaluation.pictures import Pictures
+    from caffe2torch.evaluation.run import Evaluation, Reading
+    from caffe2torch.extract import Model
+
+CODES = (".h5", ".mat", ".npz", ".csv")
+DEFAULT_OUT = Path("evaluation")
+MODEL_OPTIONS = ("model", "net", "weights", "preprocess", "mean", "mean_layout", "blob", "accuracy", "resume", "again")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Queries and database: each a codes file or pictures to hash; ``database`` None means the other queries."""
+
+    queries: Path | Pictures
+    database: Path | Pictures | None
+
+    @property
+    def hashes(self) -> bool:
+        """Whether there are pictures to hash."""
+        return any(not isinstance(side, Path) for side in (self.queries, self.database) if side is not None)
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Everything ``caffe2torch evaluate`` does; the exit status."""
+    with Progress(quiet=args.quiet) as progress:
+        model = _model(args)
+        inputs = _inputs(args, model)
+        if not inputs.hashes:
+            _refuse_model_options(args)
+        out = args.out or (DEFAULT_OUT if inputs.hashes else None)
+        figures = _figures(args, out)
+        _check_early(args, inputs, out, figures)
+        files = _codes(args, inputs, model, out, progress)
+        evaluation = _measure(args, files, progress)
+    return _show(args, evaluation, out, figures)
+
+
+def _model(args: argparse.Namespace) -> Model | None:
+    """The model for pictures; None where there are only codes files, so that nothing of it need be here."""
+    from caffe2torch.commands.extract import _model as extract_model
+
+    given = [*(args.queries or ()), *map(Path, args.database or ())]
+    if not (args.cifar10 or args.images) and all(path.suffix.lower() in CODES or str(path) == "test" for path in given):
+        return None
+    model = extract_model(argparse.Namespace(**{**vars(args), "features": None}))
+    return model if args.accuracy is None else _with_classifier(args, model)
+
+
+def _with_classifier(args: argparse.Namespace, model: Model) -> Model:
+    """The model with its class scores as the second blob."""
+    from caffe2torch import zoo
+    from caffe2torch.prototxt import read_net
+
+    if args.accuracy:
+        return replace(model, features=args.accuracy)
+    net = None if args.net else zoo.entry(model.name).with_classifier
+    if net is None:
+        raise UsageError(
+            f"--accuracy: the net of {model.name} gives no class scores; for a net that does (--net), name the blob: "
+            "--accuracy BLOB"
+        )
+    return replace(model, net=net, features=str(read_net(net).layer[-1].top[0]))
+
+
+def _inputs(args: argparse.Namespace, model: Model | None) -> Inputs:
+    """What --queries and --database, --cifar10 or --images name."""
+    named = [f"--{name}" for name in ("queries", "cifar10", "images") if getattr(args, name)]
+    if len(named) != 1:
+        raise UsageError(
+            f"{' and '.join(named) + ' name' if named else 'nothing names'} what is to be measured; give one of "
+            "--queries (with --database), --cifar10 and --images"
+        )
+    if args.pictures and not args.cifar10:
+        raise UsageError("--pictures is for --cifar10: other pictures are taken as they lie on disk")
+    if args.queries:
+        return _named_inputs(args)
+    split = args.database or ["train"]
+    if split not in (["train"], ["test"]):
+        raise UsageError(f"--database {' '.join(split)}: with {named[0]} it is train (default) or test")
+    if args.root:
+        raise UsageError(f"--root is for --queries and --database; {named[0]} knows where its pictures are")
+    queries, database = _cifar10(args, model) if args.cifar10 else _images(args.images)
+    return Inputs(queries, None if split == ["test"] else database)
+
+
+def _named_inputs(args: argparse.Namespace) -> Inputs:
+    if not args.database:
+        raise UsageError(
+            "--queries: the database is missing, give --database, or --database test for the other queries"
+        )
+    if args.database == ["test"] and not Path("test").is_dir():
+        return Inputs(_side(args.queries, args.root), None)
+    return Inputs(_side(args.queries, args.root), _side([Path(item) for item in args.database], args.root))
+
+
+def _side(paths: Sequence[Path], root: Path | None) -> Path | Pictures:
+    from caffe2torch.evaluation.pictures import Files
+
+    codes = [path for path in paths if path.suffix.lower() in CODES and not path.is_dir()]
+    if codes and len(paths) > 1:
+        raise UsageError(f"{codes[0]}: give one codes file, or else folders, lists and pictures")
+    return codes[0] if codes else Files(tuple(paths), root)
+
+
+def _cifar10(args: argparse.Namespace, model: Model | None) -> tuple[Pictures, Pictures]:
+    from caffe2torch import zoo
+    from caffe2torch.data.cifar10 import open_cifar10
+    from caffe2torch.evaluation.pictures import CifarPart
+
+    form = args.pictures
+    if form is None:
+        assert model is not None
+        of_the_papers = not args.net and not zoo.entry(model.name).weights.bundled
+        form = "papers" if of_the_papers else "lossless"
+    cifar = open_cifar10(args.cifar10)
+    return CifarPart(cifar, test=True, form=form), CifarPart(cifar, test=False, form=form)
+
+
+def _images(folder: Path) -> tuple[Pictures, Pictures]:
+    from caffe2torch.evaluation.pictures import from_folder
+
+    return from_folder(folder)
+
+
+def _refuse_model_options(args: argparse.Namespace) -> None:
+    given = [f"--{name.replace('_', '-')}" for name in MODEL_OPTIONS if getattr(args, name) not in (None, False)]
+    if given:
+        hint = "; --compare-with names a model to compare with" if given[0] == "--model" else ""
+        raise UsageError(f"{given[0]} is for hashing pictures, and only codes files are given{hint}")
+
+
+def _figures(args: argparse.Namespace, out: Path | None) -> list[Path]:
+    """Where the figure goes, in each format, once it is sure that it can be drawn."""
+    from caffe2torch.evaluation.figure import check_figure
+
+    if out is None:
+        if args.figure not in (None, ["none"]):
+            raise UsageError(f"--figure {args.figure[0]}: give --out with the folder to draw it in")
+        return []
+    kinds = args.figure or ["png"]
+    if "none" in kinds and len(kinds) > 1:
+        raise UsageError("--figure none leaves the figure out: give it alone")
+    paths = [out / f"precision-at-k.{kind}" for kind in dict.fromkeys(kinds) if kind != "none"]
+    for path in paths:
+        check_figure(path)
+    return paths
+
+
+def _check_early(args: argparse.Namespace, inputs: Inputs, out: Path | None, figures: Sequence[Path]) -> None:
+    """Refuse what cannot come to a good end before pictures are hashed for minutes."""
+    from caffe2torch import zoo
+    from caffe2torch.evaluation.report import check_free, file_names
+    from caffe2torch.evaluation.run import check_ks, check_options
+    from caffe2torch.retrieval.labels import read_labels
+
+    check_options(radius=args.radius)
+    if args.compare_with:
+        zoo.entry(args.compare_with)
+    if args.folders and (args.query_labels or args.database_labels):
+        raise UsageError("--folders takes the labels from the folders: leave --query-labels and --database-labels out")
+    if inputs.database is None and args.database_labels:
+        raise UsageError("--database-labels: with --database test the database is the queries, with their labels")
+    if out is not None:
+        check_free(out, [*file_names(args.k or [0]), *(path.name for path in figures)], force=args.force)
+    sides = ((inputs.queries, args.query_labels, "query"), (inputs.database, args.database_labels, "database"))
+    for side, labels, whose in sides:
+        found = read_labels(labels) if labels else None
+        if side is None or isinstance(side, Path):
+            continue
+        count = side.listing.count
+        if found is not None and not found.paths and len(found) != count:
+            raise RetrievalError(f"{labels}: {len(found):,} labels for {count:,} pictures; they do not belong together")
+        if found is None and not args.folders and next(iter(side.entries())).label is None:
+            raise RetrievalError(
+                f"the {whose} pictures have no labels, so nothing says which neighbours are right: give a list with a "
+                f"label behind each path, --{whose}-labels FILE, or --folders"
+            )
+    answers = inputs.queries if inputs.database is None else inputs.database
+    if args.k and not isinstance(answers, Path):
+        alone = inputs.database is None
+        check_ks(args.k, answers.listing.count - alone, leave_one_out=alone)
+
+
+def _codes(
+    args: argparse.Namespace, inputs: Inputs, model: Model | None, out: Path | None, progress: Progress
+) -> list[Path]:
+    """The codes files of queries and database, hashed where they are pictures."""
+    from caffe2torch.files import make_folder
+
+    if out is not None:
+        make_folder(out)
+    files = []
+    for side, name in ((inputs.queries, "queries"), (inputs.database, "database")):
+        if isinstance(side, Path):
+            files.append(side)
+        elif side is not None:
+            assert model is not None
+            assert out is not None
+            files.append(_hashed(args, side, model, out / f"{name}.h5", progress))
+    return files
+
+
+def _hashed(args: argparse.Namespace, pictures: Pictures, model: Model, target: Path, progress: Progress) -> Path:
+    from caffe2torch.evaluation.hashing import How, hash_pictures
+
+    how = How(
+        model=model,
+        device=args.device,
+        precision=args.precision,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        on_error=args.on_error,
+        resume=args.resume,
+        force=args.force,
+        again=args.again,
+    )
+    progress.title = target.stem
+    return hash_pictures(pictures, target, how, progress=progress, say=progress.say)
+
+
+def _measure(args: argparse.Namespace, files: Sequence[Path], progress: Progress) -> Evaluation:
+    from caffe2torch.evaluation.run import measure, read_sides
+
+    sides = read_sides(
+        files,
+        (args.query_labels, args.database_labels),
+        readings=_readings(args, files),
+        folders=args.folders,
+        say=progress.say,
+    )
+    progress.title = "ranking"
+    return measure(
+        sides[0],
+        sides[1] if len(sides) > 1 else None,
+        ks=args.k,
+        radius=args.radius,
+        divisor=args.divisor,
+        ties=args.ties,
+        any_model=args.any_model,
+        progress=progress,
+    )
+
+
+def _readings(args: argparse.Namespace, files: Sequence[Path]) -> list[Reading]:
+    """The options for MATLAB files go to those, or, where there are none, to all, which then refuse them."""
+    from caffe2torch.evaluation.run import Reading
+
+    names = args.variable or [None]
+    if len(names) > len(files):
+        raise UsageError(f"--variable: {len(names)} names for {len(files)} files")
+    matlab = [file.suffix.lower() == ".mat" for file in files]
+    return [
+        Reading(args.bits, names[min(number, len(names) - 1)], args.layout, args.values)
+        if matlab[number] or not any(matlab)
+        else Reading(args.bits)
+        for number in range(len(files))
+    ]
+
+
+def _show(args: argparse.Namespace, evaluation: Evaluation, out: Path | None, figures: Sequence[Path]) -> int:
+    """Write the files and print."""
+    from caffe2torch.evaluation import report
+    from caffe2torch.evaluation.compare import accuracy_of, compare, drawable_curves, recorded_model
+    from caffe2torch.evaluation.figure import draw
+
+    accuracy = None if args.accuracy is None else accuracy_of(evaluation.queries)
+    rows = compare(evaluation, model=args.compare_with, accuracy=accuracy)
+    written: list[Path] = []
+    if out is not None:
+        written = report.write(out, evaluation, rows)
+        name = args.name or recorded_model(evaluation.queries.codes) or "this evaluation"
+        for path in figures:
+            first = evaluation.scores[0]
+            draw(path, first.precision, drawable_curves(evaluation), name=name, title=report.title(evaluation))
+            written.append(path)
+    if args.json:
+        print(json.dumps({**report.to_dict(evaluation, rows), "written": [str(p) for p in written]}))
+    elif not args.quiet:
+        print(report.report(evaluation, rows, written))
+    return 0
+
+
+def say_how_to_resume(args: argparse.Namespace) -> None:
+    """After an interruption: whether there is something to go on from."""
+    unfinished = [folder for folder in sorted((args.out or DEFAULT_OUT).glob("*.partial")) if folder.is_dir()]
+    kept = f"; the codes so far are kept in {unfinished[0]}: the same command with --resume goes on from there"
+    print(f"caffe2torch: interrupted{kept if unfinished else ''}", file=sys.stderr)
+
+
+class Progress:
+    """A bar on stderr for each step, and what is said on the way; where that is no terminal, a line now and then."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet, self.terminal = quiet, sys.stderr.isatty()
+        self.title, self.stage = "", ("", "")
+        self.bar: Any = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if self.quiet or stage in ("list", "write"):
+            return
+        if (self.title, stage) != self.stage:
+            self._close()
+            self.stage = (self.title, stage)
+            self.bar = self._open(stage, done, total)
+        self.bar.update(done - self.bar.n)
+        if done == total:
+            self._close()
+
+    def _open(self, stage: str, done: int, total: int) -> Any:
+        from tqdm import tqdm
+
+        hashing = stage == "extract"
+        return tqdm(
+            desc=f"hashing {self.title}" if hashing else f"ranking, {stage}",
+            total=total,
+            initial=done,
+            unit=" pictures" if hashing else " queries",
+            smoothing=0.05,
+            dynamic_ncols=True,
+            mininterval=0.1 if self.terminal else 30.0,
+            delay=0.0 if self.terminal else 30.0,
+        )
+
+    def say(self, message: str) -> None:
+        """A line of its own."""
+        if not self.quiet:
+            self._close()
+            print(f"caffe2torch: {message}", file=sys.stderr)
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
