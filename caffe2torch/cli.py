@@ -16,7 +16,7 @@ from caffe2torch.errors import Caffe2TorchError, UsageError
 
 COMMANDS = (
     *("extract", "evaluate", "search", "serve", "index", "train"),
-    *("info", "verify", "layers", "draw", "zoo", "download"),
+    *("info", "verify", "layers", "draw", "zoo", "download", "cifar10"),
     *("convert_imageset", "compute_image_mean"),
 )
 
