@@ -47,8 +47,12 @@ def read_datum(value: bytes, where: str, *, grey: bool | None = None) -> tuple[R
 
 
 def to_record(image: NDArray[np.uint8]) -> Record:
-    """(H, W, C) or (H, W) -> (C, H, W), a view."""
-    return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+    """(H, W, C) or (H, W) -> (C, H, W), C-contiguous."""
+    if image.ndim == 2:
+        return image[None]
+    record = np.empty((image.shape[2], *image.shape[:2]), np.uint8)
+    cv2.split(image, list(record))  # several times faster than a transposing copy
+    return record
 
 
 def _decode(data: bytes, where: str, grey: bool | None) -> NDArray[np.uint8]:
