@@ -24,7 +24,7 @@ LEVELS = [
     {"loading"},
     {"solver"},
     {"extract", "verify"},
-    {"evaluation", "browse"},
+    {"evaluation", "browse", "release"},
     {"cli", "commands", "__main__"},
 ]
 TORCH_BEGINS = 5
