@@ -104,5 +104,6 @@ def spanned(p: Message, bottom_shapes: Sequence[Shape], field: str) -> tuple[int
 
 
 def spread(blob: Tensor, x: Tensor, axis: int) -> Tensor:
-    """``blob`` with axes of size 1 after it, so that it meets ``x`` from ``axis`` on."""
+    """``blob`` with axes of size 1 after it, so that it meets ``x`` from ``axis`` on, in the precision of ``x``."""
+    blob = blob.to(x.dtype)
     return blob.reshape(*blob.shape, *(1,) * (x.ndim - axis - blob.ndim)) if blob.ndim else blob
