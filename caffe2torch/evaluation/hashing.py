@@ -146,6 +146,7 @@ def _hash_in_memory(part: CifarPart, out: Path, how: How, progress: Progress) ->
             progress("extract", first + rows, listed.count)
         contents = _contents(part, hasher, journal)
         writers.write(out, contents)
+        distinct, _ = count_codes(contents)
     except BaseException:
         if fresh and not journal.begun:
             journal.remove()  # nothing was computed, so there is nothing to resume
@@ -154,7 +155,7 @@ def _hash_in_memory(part: CifarPart, out: Path, how: How, progress: Progress) ->
         journal.close()
     journal.remove()
     assert hasher.model.blob is not None
-    return warnings(hasher.model.blob, tally, count_codes(contents)[0], contents.rows)
+    return warnings(hasher.model.blob, tally, distinct, contents.rows)
 
 
 def _batches(part: CifarPart, hasher: Hasher, start: int, batch: int) -> Iterator[tuple[int, int, Any]]:

@@ -9,13 +9,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from caffe2torch.data.cifar10 import TEST_WALK, TRAIN_WALK, Cifar10, Layout, papers_file, papers_jpeg, papers_order
+from caffe2torch.data.cifar10 import (
+    TEST_WALK,
+    TRAIN_WALK,
+    Batch,
+    Cifar10,
+    Layout,
+    papers_file,
+    papers_jpeg,
+    papers_order,
+)
 from caffe2torch.errors import FormatError, UsageError
 from caffe2torch.extract.listing import Entry, Found, walk
 
@@ -62,32 +70,35 @@ class Files(Pictures):
 class CifarPart(Pictures):
     """The test or the training pictures of CIFAR-10 in the order of the papers' lists, without files of their own.
 
-    ``form`` is one of FORMS; ``first`` takes only that many of the pictures of each batch.
+    ``form`` is one of FORMS.
     """
 
     cifar: Cifar10
     test: bool
     form: str
-    first: int | None = None
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
             raise UsageError(f"form {self.form!r}: expected one of {', '.join(FORMS)}")
 
     @cached_property
-    def _order(self) -> npt.NDArray[np.int64]:
-        order = papers_order(TEST_WALK if self.test else TRAIN_WALK)
-        return order if self.first is None else order[order % 10_000 < self.first]
-
-    @property
-    def _batch(self) -> Any:
+    def _batch(self) -> Batch:
         return self.cifar.test if self.test else self.cifar.train
+
+    @cached_property
+    def _size(self) -> int:
+        """Pictures in each of the batches that are read as one: 10,000."""
+        return len(self._batch) // (1 if self.test else len(TRAIN_WALK))
+
+    @cached_property
+    def _order(self) -> npt.NDArray[np.int64]:
+        return papers_order(TEST_WALK if self.test else TRAIN_WALK, first=self._size)
 
     def entries(self) -> Iterator[Entry]:
         labels = self._batch.labels
         for index in self._order.tolist():
-            batch, number = ("test", index) if self.test else (f"batch{index // 10_000 + 1}", index % 10_000)
-            name = papers_file(batch, number)
+            batch, number = divmod(index, self._size)
+            name = papers_file("test" if self.test else f"batch{batch + 1}", number)
             yield Entry(name, f"CIFAR-10, {self.form}: {name}", int(labels[index]))
 
     def image(self, row: int) -> npt.NDArray[np.uint8]:

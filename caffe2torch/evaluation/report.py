@@ -192,7 +192,7 @@ def _table(evaluation: Evaluation, rows: Sequence[Row]) -> Iterator[str]:
 def _published(row: Row) -> tuple[str, str]:
     if row.figure is None or row.difference is None:
         return "none comparable", ""
-    return row.figure.text, f"{row.difference:+.7f}"
+    return row.figure.text, f"{row.difference:+.7f}".replace("-0.0000000", "0.0000000")
 
 
 def _comparison(row: Row) -> list[str]:
@@ -200,15 +200,13 @@ def _comparison(row: Row) -> list[str]:
     figure = row.figure
     if figure is None:
         return [f"{row.name}: nothing of the kind was published"]
-    how = {"stated": "", "computed": ", computed from released codes", "measured": ", measured with real Caffe"}
+    how = ", computed from released codes" if figure.origin == "computed" else ""
     note = f", {figure.note}" if figure.note else ""
-    where = f"{figure.name} ({figure.source.title}{note}{how[figure.origin]})"
+    where = f"{figure.name} ({figure.source.title}{note}{how})"
     notes = "".join(f"; {note}" for note in row.notes)
     if not row.comparable:
-        reasons = "; ".join(row.differences)
-        return _wrapped(
-            f"{row.name}: no published figure is comparable. The nearest is {figure.text}, {where}, but: {reasons}{notes}"
-        )
+        nearest = f"The nearest is {figure.text}, {where}, but: {'; '.join(row.differences)}{notes}"
+        return _wrapped(f"{row.name}: no published figure is comparable. {nearest}")
     verdict = "ours is equal in all printed digits" if figure.equals(row.ours) else f"ours is {row.difference:+.7f} off"
     return _wrapped(f"{row.name}: {figure.text} is {where}; {verdict}{notes}")
 
