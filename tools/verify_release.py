@@ -74,7 +74,9 @@ def parser() -> argparse.ArgumentParser:
         "in memory, giving the very pixels of the papers' files",
     )
     where.add_argument("--jpeg", type=int, choices=range(4), help="passes through JPEG; default: as the release, 2")
-    where.add_argument("--unmirrored", action="store_true", help="pictures as CIFAR-10 has them, not mirrored")
+    where.add_argument(
+        "--mirrored", choices=("yes", "no"), help="left-right; default: as the release, yes in the papers"
+    )
     codes = made.add_argument_group("the released codes")
     codes.add_argument(
         "--reference",
@@ -157,7 +159,11 @@ def job(args: argparse.Namespace, progress: Progress) -> Any:
         model=model,
         release=release,
         pictures=choosing.pictures(
-            release, images=args.images, cifar10=args.cifar10, jpeg=args.jpeg, mirrored=not args.unmirrored and None
+            release,
+            images=args.images,
+            cifar10=args.cifar10,
+            jpeg=args.jpeg,
+            mirrored=args.mirrored and args.mirrored == "yes",
         ),
         codes=choosing.codes(release, root, dict(zip(("train", "test"), args.codes or (), strict=False))),
         others=choosing.others(release, root),

@@ -18,6 +18,7 @@ from caffe2torch.release.setup import Setup, mean_words
 
 IMAGENET_VALUES = (104.0, 117.0, 123.0)
 """The usual B, G, R means of ImageNet, rounded as Caffe's examples have them."""
+ZOO = "the zoo"
 
 WHY = {
     "mean": "a mean image is easily transposed (SSDH's own evaluation does it), replaced by its averages, left out "
@@ -89,7 +90,7 @@ def _as_the_zoo(setup: Setup, own: Setup | None) -> Iterator[Variation]:
     """What this run was told otherwise than the zoo has it."""
     if own is None:
         return
-    who = "as the zoo has it; this run was told otherwise"
+    who = ZOO
     there, differs = own.spec, []
     if setup.words("mean") != own.words("mean"):
         differs.append("mean")

@@ -128,7 +128,7 @@ def pictures(
         )
     if images is not None and (jpeg is not None or mirrored is not None):
         raise UsageError(
-            "--jpeg and --unmirrored are for pictures made from --cifar10; those of --images are as they are"
+            "--jpeg and --mirrored are for pictures made from --cifar10; those of --images are as they are"
         )
     form = Form(
         release.mirrored if mirrored is None else mirrored,

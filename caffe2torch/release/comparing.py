@@ -41,11 +41,11 @@ def compare(part: str, ours: Bits, theirs: Bits) -> Difference:
     return Difference(part, len(ours), ours.size, rows, each[rows].astype(np.int64))
 
 
-def read_reference(place: str, part: str, bits: int | None) -> Bits:
+def read_reference(place: str, part: str, bits: int | None, *, limit: int | None = None) -> Bits:
     """Codes (N, bits) from any codes file, MATLAB's, or an array: ``.npy``, or ``FILE.npz#NAME`` in an archive.
 
     An array is (N, bits) of 0 and 1 or the bytes of packed codes. Raises FormatError, and RetrievalError where these
-    are no codes of ``bits`` bits or not of this part's pictures.
+    are no codes of ``bits`` bits or not of this part's pictures; with ``limit`` the first so many are enough.
     """
     name, _, member = place.partition("#")
     path = Path(name)
@@ -59,10 +59,10 @@ def read_reference(place: str, part: str, bits: int | None) -> Bits:
             )
         found = codes.unpacked()
     expected = len(WALKS[part]) * BATCH
-    if len(found) != expected:
+    if len(found) != expected and (limit is None or not limit <= len(found) < expected):
         hint = "; --codes takes the training images first" if len(found) in (10_000, 50_000) else ""
         raise RetrievalError(f"{place}: has {len(found):,} codes, expected {expected:,} of the {part} images{hint}")
-    return found
+    return found[:limit]
 
 
 def _load(path: Path, member: str) -> NDArray[np.generic]:

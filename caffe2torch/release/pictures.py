@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from caffe2torch.data.cifar10 import BATCHES, TEST_WALK, TRAIN_WALK, Cifar10, Layout, papers_file, papers_jpeg
+from caffe2torch.data.cifar10 import BATCHES, TEST_WALK, TRAIN_WALK, Batch, Cifar10, Layout, papers_file, papers_jpeg
 from caffe2torch.data.cifar10 import papers_order as _papers_order
 from caffe2torch.errors import FormatError, ImageError
 from caffe2torch.preprocess import decode, read_image
@@ -74,13 +75,19 @@ class FromCifar(Pictures):
 
     def __init__(self, cifar: Cifar10, own: Form) -> None:
         self.cifar, self.own, self.place = cifar, own, str(cifar.path)
+        self._batches: dict[str, Batch] = {}
+        self._lock = Lock()
+
+    def _batch(self, name: str) -> Batch:
+        with self._lock:
+            if name not in self._batches:
+                self._batches[name] = next(self.cifar.batches((name,)))
+            return self._batches[name]
 
     def read(self, part: str, position: int, form: Form) -> Image:
         """The picture, mirrored and coded as ``form`` says."""
-        return made(self._images(part)[position], form, file_name(part, position))
-
-    def _images(self, part: str) -> Image:
-        return self.cifar.test.images if part == "test" else self.cifar.train.images
+        batch = self._batch("test" if part == "test" else BATCHES[position // BATCH])
+        return made(batch.images[position % BATCH], form, file_name(part, position))
 
     def forms(self) -> Sequence[Form]:
         """Mirrored or not, through JPEG up to three times."""
@@ -89,8 +96,8 @@ class FromCifar(Pictures):
 
     def labels(self, part: str) -> NDArray[np.int64] | None:
         """CIFAR-10's own."""
-        batch = self.cifar.test if part == "test" else self.cifar.train
-        return batch.labels.astype(np.int64)
+        names = ("test",) if part == "test" else BATCHES[:5]
+        return np.concatenate([self._batch(name).labels for name in names]).astype(np.int64)
 
 
 def made(image: Image, form: Form, name: str) -> Image:

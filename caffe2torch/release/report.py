@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from caffe2torch.release.causes import WHY
+from caffe2torch.release.causes import WHY, ZOO
 from caffe2torch.release.figures import Measured
 from caffe2torch.release.setup import starting
 from caffe2torch.release.trial import NEAR, Attempt, Findings
 from caffe2torch.release.verify import Part, Result
 
+UNRELATED = 0.25
+"""Codes with a larger share of differing bits have nothing to do with each other; for fair bits it is one half."""
 UNREAD_HINT = "the papers' scripts swallow every read error and go on with zeros: their file list or folder was wrong"
 
 
@@ -110,6 +112,9 @@ def _found(result: Result, findings: Findings) -> Iterator[str]:
         f"looking for the cause: {before.pictures} images hashed again under {findings.tried} changes, one at a time; "
         f"as this run was told, {_count(before)} of them differ"
     )
+    if not before.wrong:
+        yield f"Hashed again they agree: remove {result.job.out}, whose codes were made otherwise, and run once more."
+        return
     base = before.variation.setup
     for number, step in enumerate(findings.steps):
         said = "CAUSE" if number == 0 else "AND"
@@ -117,8 +122,11 @@ def _found(result: Result, findings: Findings) -> Iterator[str]:
         if step.wrong and step.agrees:
             outcome += f", all within {NEAR:g} of the threshold (rounding)"
         yield f"{said}: {step.variation.topic}. With {step.variation.text}, {outcome}."
-        who = f"; so do: {step.variation.who}" if step.variation.who else ""
-        yield f"    this run had: {base.words(step.variation.topic)}{who}"
+        who = step.variation.who
+        told = ", which is not what the zoo knows of the model" if who == ZOO else ""
+        yield f"    this run had: {base.words(step.variation.topic)}{told}"
+        if who and who != ZOO:
+            yield f"    usual with: {who}"
         yield f"    {WHY[step.variation.topic]}"
     if findings.equal:
         same = "; ".join(attempt.variation.text for attempt in findings.equal[:3])
@@ -128,6 +136,8 @@ def _found(result: Result, findings: Findings) -> Iterator[str]:
             yield "This does not explain everything."
         else:
             yield "None of the changes makes the codes agree."
+        if (findings.steps[-1] if findings.steps else before).share > UNRELATED:
+            yield "As many bits differ as between codes of different weights: these are hardly the released ones."
         if findings.runners_up:
             yield "Next best: " + "; ".join(f"{a.variation.text} ({_count(a)})" for a in findings.runners_up)
         yield "What remains:"

@@ -178,6 +178,8 @@ def search(
     """Try every variation; where the best leaves differences, try every further one on top of it, up to STEPS times."""
     findings = Findings(trial.attempt(Variation("all", setup), bound=2.0))
     best = findings.before
+    if not best.wrong:
+        return findings
     own = own or own_setup(setup)
     for step in range(STEPS):
         attempts = _round(trial, best, own, others, findings, step, progress)

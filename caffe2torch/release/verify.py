@@ -128,7 +128,9 @@ def verify(job: Job) -> Result:
     positions = {part: row_order(part, job.release.order)[: job.limit] for part in job.parts}
     # Before the long work: are the codes to compare with there, and are they of this length?
     theirs = {
-        part: read_reference(job.codes[part], part, hasher.bits)[: job.limit] for part in job.parts if part in job.codes
+        part: read_reference(job.codes[part], part, hasher.bits, limit=job.limit)
+        for part in job.parts
+        if part in job.codes
     }
     result, ours, done = Result(job, str(hasher.device)), {}, {}
     for part in job.parts:
