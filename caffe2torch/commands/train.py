@@ -4,11 +4,15 @@
   caffe2torch train --solver solver.prototxt --weights a.caffemodel       fine-tune: layers of the same name are copied
   caffe2torch train --solver solver.prototxt --snapshot x_iter_5000.solverstate   go on where a training stopped
   caffe2torch train --solver solver.prototxt --weights x.caffemodel --test        only test, with the solver's test nets
+  torchrun --nproc-per-node 4 -m caffe2torch train --solver solver.prototxt       on four GPUs of one machine
 
 The log comes on standard output in Caffe's words, and goes into PREFIX.log, PREFIX being the solver's snapshot_prefix;
 PREFIX.jsonl has the same figures for programs, and `caffe2torch plot-log` draws either. Ctrl-C ends the training with
 a snapshot; SIGHUP (kill -HUP) writes one and goes on. Relative paths in the solver and its net start at the current
 folder, as in Caffe, or at the solver's own where its net is not found there; --root says otherwise.
+
+With torchrun every process takes its own batches and gradients are averaged, as Caffe does over its GPUs: four
+processes and batch_size 32 train like one with batch_size 128. Learning rate and iterations stay as they are.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from caffe2torch.errors import UsageError
 from caffe2torch.solver.events import Events
 
 if TYPE_CHECKING:
+    from caffe2torch.solver.group import Group
     from caffe2torch.solver.solver import Solver
 
 HELP = "train or fine-tune a net with Caffe's solver"
@@ -70,33 +75,43 @@ def run(args: argparse.Namespace) -> int:
     if args.max_iter is not None and args.max_iter < 0:
         raise UsageError(f"--max-iter {args.max_iter}: expected at least 0")
     from caffe2torch.devices import exact_float32
+    from caffe2torch.solver import group
     from caffe2torch.solver.signals import listening
 
-    solver = _solver(args)
-    with listening() as wish, exact_float32():
-        solver.wish = wish
-        if args.test:
-            return _test(solver)
-        return _train(solver, args)
+    here = group.join()
+    try:
+        solver = _solver(args, here)
+        with listening() as wish, exact_float32():
+            solver.wish = wish
+            if args.test:
+                return _test(solver)
+            return _train(solver, args) if here.first else 130 * solver.solve()
+    finally:
+        group.leave(here)
 
 
-def _solver(args: argparse.Namespace) -> Solver:
+def _solver(args: argparse.Namespace, here: Group) -> Solver:
     import torch
 
     from caffe2torch.devices import choose_device
+    from caffe2torch.solver.group import local_rank
     from caffe2torch.solver.nets import Place
     from caffe2torch.solver.settings import read_settings
     from caffe2torch.solver.solver import Solver
 
+    device = (
+        f"cuda:{local_rank()}" if here.size > 1 and args.device == "auto" and torch.cuda.is_available() else args.device
+    )
     settings = read_settings(args.solver, root=args.root)
     if args.max_iter is not None:
         settings.parameters.max_iter = args.max_iter
     solver = Solver(
         settings,
         place=Place(
-            choose_device(args.device),
+            choose_device(device),
             autocast=torch.bfloat16 if args.precision == "bf16" else None,
             workers=min(4, os.cpu_count() or 1) if args.workers is None else args.workers,
+            group=here,
         ),
         weights=[Path(name).absolute() for name in (args.weights or "").split(",") if name],
         seed=args.seed,

@@ -51,10 +51,17 @@ class Feed:
     Which batch comes depends on its number alone, so `seek` goes on exactly where another feed stood, and any number of
     ``workers`` gives the same batches: threads that make them ahead, at most ``depth`` at a time (by default two more
     than there are workers). They start with the first batch and end with `close`, with the feed, or with the program.
-    Without workers batches are made when they are asked for.
+    Without workers batches are made when they are asked for. ``share`` (r, n) takes batch r of each n in a row.
     """
 
-    def __init__(self, sources: Mapping[str, Source], *, workers: int = 0, depth: int | None = None) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        *,
+        workers: int = 0,
+        depth: int | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
         if workers < 0 or (depth is not None and depth < 1):
             raise UsageError(f"{workers} workers, {depth} batches ahead: expected at least 0 and at least 1")
         self.sources = dict(sources)
@@ -63,6 +70,7 @@ class Feed:
         """How many batches were taken, which is the number of the next one."""
         self.waited = 0.0
         """For how many seconds `next_batch` kept its caller waiting, all in all."""
+        self._share = share
         self._workers, self._depth = workers, workers + 2 if depth is None else depth
         self._ahead: Prefetcher[Batch] | None = None
 
@@ -86,9 +94,9 @@ class Feed:
 
     def _next(self) -> Batch:
         if not self._workers:
-            return _fetch(self.sources, self.batches)()
+            return _fetch(self.sources, self._share, self.batches)()
         if self._ahead is None:
-            fetch = partial(_fetch, self.sources)  # not a method: the threads must not keep the feed alive
+            fetch = partial(_fetch, self.sources, self._share)  # not a method: the threads must not keep the feed alive
             self._ahead = Prefetcher(fetch, self.batches, workers=self._workers, depth=self._depth)
         return self._ahead.take()
 
@@ -124,9 +132,10 @@ class Feed:
         return self.next_batch()
 
 
-def _fetch(sources: Mapping[str, Source], number: int) -> Callable[[], Batch]:
+def _fetch(sources: Mapping[str, Source], share: tuple[int, int], number: int) -> Callable[[], Batch]:
     """One batch of every source, read and ready to be made."""
-    return partial(_make, [source.fetch(number) for source in sources.values()])
+    first, step = share
+    return partial(_make, [source.fetch(first + step * number) for source in sources.values()])
 
 
 def _make(parts: list[Callable[[], Batch]]) -> Batch:
@@ -141,12 +150,14 @@ def open_feed(
     seed: Seed | None = None,
     workers: int = 0,
     depth: int | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Feed:
     """The feed of a graph's data layers; their files are looked up below ``folder`` (the prototxt's).
 
     ``arrays`` gives the contents of MemoryData layers by blob name. Blobs of Input layers are not in the feed. All that
     is random comes from ``seed``; without one every run draws others. ``workers`` threads make batches ahead, at most
-    ``depth`` at a time; see `Feed`. Raises GraphError when the net has no data layer, and what `open_source` raises.
+    ``depth`` at a time, and only those of this process's ``share``; see `Feed`. Raises GraphError when the net has no
+    data layer, and what `open_source` raises.
     """
     if seed is None:
         seed = draws(None, "").seed
@@ -159,4 +170,4 @@ def open_feed(
             source.reset({top: given.pop(top) for top in source.tops if top in given})
     if given:
         raise UsageError(f"arrays for {', '.join(given)}: no MemoryData layer of net {graph.name!r} makes these blobs")
-    return Feed(sources, workers=workers, depth=depth)
+    return Feed(sources, workers=workers, depth=depth, share=share)

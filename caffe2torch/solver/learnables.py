@@ -72,10 +72,13 @@ class Updater:
             blob.value.sub_(self.rule.apply(p, gradient, histories, rate * blob.lr_mult, iteration))
             blob.value.grad = None
 
+    def gradients(self) -> list[Tensor]:
+        """Those that the last passes gave."""
+        return [blob.value.grad for blob in self.learnables if blob.value.grad is not None]
+
     def _clipping(self) -> float:
         """The factor that brings the norm of all gradients down to ``clip_gradients``."""
-        limit = self.parameters.clip_gradients
-        gradients = [blob.value.grad for blob in self.learnables if blob.value.grad is not None]
+        limit, gradients = self.parameters.clip_gradients, self.gradients()
         if limit < 0 or not gradients:
             return 1.0
         norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt().item()

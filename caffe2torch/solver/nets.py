@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from caffe2torch.graph import Graph, build_graph
 from caffe2torch.loading import build_net, fill, naming
 from caffe2torch.net import CaffeNet
 from caffe2torch.sharing import tie
+from caffe2torch.solver.group import Group
 from caffe2torch.solver.settings import NetChoice
 
 _CLASSES = {"SoftmaxWithLoss", "Accuracy", "MultinomialLogisticLoss", "InfogainLoss", "HingeLoss"}
@@ -42,6 +43,8 @@ class Place:
     """What convolutions and products are computed in; None: as the weights are."""
     workers: int = 0
     """Threads that make batches ahead, for each net."""
+    group: Group = field(default_factory=Group)
+    """The other processes that train the same net."""
 
     @property
     def channels_last(self) -> bool:
@@ -92,7 +95,9 @@ def open_net(choice: NetChoice, root: Path, place: Place, seed: int, number: int
         _check_sources(graph)
         net = build_net(graph, root)
     net.report = fill(net)
-    feed = open_feed(graph, root, seed=(seed, number), workers=place.workers) if graph.sources else None
+    share = (place.group.rank, place.group.size) if choice.phase == "train" else (0, 1)
+    seeds = (seed, number)
+    feed = open_feed(graph, root, seed=seeds, workers=place.workers, share=share) if graph.sources else None
     return Fed(place.settle(net), feed, place, tuple(_labels(net)))
 
 

@@ -36,7 +36,7 @@ class Solver:
     """One training: the nets of a solver file, their weights and data, and the solver's history.
 
     ``solve`` trains to the end as ``caffe train`` does; ``step`` goes some iterations on; both say whether ``wish``
-    asked to stop. ``events`` hears of all that
+    asked to stop. Of a group of processes the first tests, tells and writes. ``events`` hears of all that
     happens. Everything random is drawn from ``seed`` and the iteration, so a training that goes on from a snapshot
     gives bit for bit (on a CPU) what it would have given without the interruption.
     """
@@ -52,11 +52,12 @@ class Solver:
     ) -> None:
         self.settings, self.parameters = settings, settings.parameters
         self.place, self.events = place or Place(torch.device("cpu")), events or Events()
+        self.group = self.place.group
         self.iteration = 0
         self.wish: Callable[[], Wish] = lambda: Wish.NONE
         """Asked after every iteration and every batch of a test: what a signal from outside wants."""
         given = self.parameters.random_seed
-        self.seed = given if given >= 0 else secrets.randbelow(1 << 31) if seed is None else seed
+        self.seed = self.group.seed(given if given >= 0 else secrets.randbelow(1 << 31) if seed is None else seed)
         torch.manual_seed(self.seed)
         self.train = open_net(settings.train, settings.root, self.place, self.seed, 0)
         if not self.train.net.loss_weights:
@@ -80,6 +81,8 @@ class Solver:
         p = self.parameters
         self.events.started(self)
         stopped = self.step(p.max_iter - self.iteration)
+        if not self.group.first:
+            return stopped
         if p.snapshot_after_train and not (p.snapshot and self.iteration % p.snapshot == 0):
             self.snapshot()
         if stopped:
@@ -101,31 +104,39 @@ class Solver:
         self._start, self._smoothed = self.iteration, 0.0
         for _ in range(iterations):
             tested = p.test_interval and self.iteration % p.test_interval == 0
-            if tested and (self.iteration > 0 or p.test_initialization) and self.test_all() is None:
-                return True
-            torch.manual_seed(_mixed(self.seed, self.iteration))
+            if tested and (self.iteration > 0 or p.test_initialization):
+                stopped = self.group.first and self.test_all() is None
+                if self.group.total([stopped])[0]:
+                    return True
+            torch.manual_seed(_mixed(self.seed, self.iteration, self.group.rank))
             total = 0.0
             for _ in range(p.iter_size):
                 outputs, loss = self._forward(self.train)
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.item()
                 self.events.passed(self, outputs)
-            total /= p.iter_size
+            total, stop, save = self._agree(total / p.iter_size)
             smoothed = self._smooth(total)
             if p.display and self.iteration % p.display == 0:
                 self.events.displayed(self, smoothed, self.scores(self.train.net, outputs))
             if not math.isfinite(total):
                 raise TrainingError(self._diverged(total, outputs))
             rate = self.rate.at(self.iteration)
+            self.group.average(self.updater.gradients())
             self.updater.apply(rate, self.iteration)
             self.events.updated(self, total, rate)
             self.iteration += 1
-            wish = self.wish()
-            if (p.snapshot and self.iteration % p.snapshot == 0) or wish is Wish.SNAPSHOT:
+            if self.group.first and (save or (p.snapshot and self.iteration % p.snapshot == 0)):
                 self._try_snapshot()
-            if wish is Wish.STOP:
+            if stop:
                 return True
         return False
+
+    def _agree(self, loss: float) -> tuple[float, bool, bool]:
+        """The mean loss over the processes, and whether one of them is asked to stop or to write a snapshot."""
+        wish = self.wish()
+        total, stop, save = self.group.total([loss, wish is Wish.STOP, wish is Wish.SNAPSHOT])
+        return total / self.group.size, bool(stop), bool(save)
 
     def _try_snapshot(self) -> None:
         """A snapshot on the way; if the disk is full, training goes on, and the last one is still there."""
@@ -235,6 +246,6 @@ class Solver:
                 fed.feed.seek(batches, seed=(self.seed, number))
 
 
-def _mixed(seed: int, iteration: int) -> int:
-    """A seed of its own for each iteration."""
-    return int(np.random.SeedSequence([seed, iteration]).generate_state(1, np.uint64)[0] >> 1)
+def _mixed(*numbers: int) -> int:
+    """A seed of its own for each combination."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
