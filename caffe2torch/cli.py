@@ -15,7 +15,7 @@ from caffe2torch import __version__
 from caffe2torch.errors import Caffe2TorchError, UsageError
 
 COMMANDS = (
-    *("extract", "evaluate", "search", "serve", "index", "train"),
+    *("extract", "evaluate", "search", "serve", "index", "train", "plot-log"),
     *("info", "verify", "layers", "draw", "zoo", "download", "cifar10"),
     *("convert_imageset", "compute_image_mean"),
 )
@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(name: str) -> ModuleType:
-    return importlib.import_module(f"caffe2torch.commands.{name}")
+    return importlib.import_module(f"caffe2torch.commands.{name.replace('-', '_')}")
 
 
 if __name__ == "__main__":
