@@ -50,7 +50,7 @@ def _add_input_arguments(group: argparse._ArgumentGroup) -> None:
         "--database",
         nargs="+",
         metavar="INPUT",
-        help="likewise; or the word test: the queries themselves, each left out of its own database",
+        help="likewise; or the word test: the queries themselves, each left out of its database (test/ is a folder)",
     )
     group.add_argument(
         "--cifar10",

@@ -153,11 +153,11 @@ def _magnify(axes: Any, precision: Floats, curves: Sequence[Curve]) -> None:
         return
     inset = axes.inset_axes([0.36, 0.655, 0.6, 0.165])
     first = min(curve.k[0] for curve in near)
-    ends = [v for curve in near for v in curve.precision] + precision[min(first, len(precision)) - 1 :].tolist()
+    ends = [v for curve in near for v in curve.precision] + precision[first - 1 :].tolist()
     for curve in near:
         style = {**_style(curve, 0), "markersize": 3.5}
         inset.plot(curve.k, curve.precision, markeredgewidth=0, zorder=4, **style)
-    inset.plot(range(1, len(precision) + 1), precision, color=OURS, linewidth=3.0, zorder=3)
+    inset.plot(range(first, len(precision) + 1), precision[first - 1 :], color=OURS, linewidth=3.0, zorder=3)
     margin = max(0.15 * (max(ends) - min(ends)), 0.001)
     inset.set_xlim(0, max(curve.k[-1] for curve in near) * 1.02)
     inset.set_ylim(min(ends) - margin, max(ends) + margin)

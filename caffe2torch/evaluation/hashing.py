@@ -26,6 +26,7 @@ NOT_DECISIVE = ("net", "weights", "mean", "model")
 """Of a model's identity: where its files lie and what they are called; their hashes tell."""
 
 Progress = Callable[[str, int, int], None]
+"""Called with the stage, what is done and the total, as by ``extract``."""
 
 
 @dataclass(frozen=True)
@@ -71,33 +72,32 @@ def hash_pictures(
                 "another --out"
             )
     force, resume = how.force or how.again, how.resume and journal_folder(out).exists()
-    if isinstance(pictures, Files):
-        summary = extract(
-            pictures.inputs,
-            out,
-            model=how.model,
-            root=pictures.root,
-            device=how.device,
-            precision=how.precision,
-            batch_size=how.batch_size,
-            workers=how.workers,
-            on_error=how.on_error,
-            resume=resume,
-            force=force and not resume,
-            progress=progress,
-        )
-        for warning in summary.warnings:
-            say(warning)
-    elif isinstance(pictures, CifarPart):
-        if journal_folder(out).exists() and not resume:
-            if not force:
-                raise OutputError(
-                    f"{journal_folder(out)}: holds an unfinished run; --resume goes on with it, --force starts again"
-                )
-            remove_journal(out)
-        for warning in _hash_in_memory(pictures, out, how, progress):
-            say(warning)
+    if isinstance(pictures, CifarPart):
+        found = _hash_in_memory(pictures, out, how, progress, force=force, resume=resume)
+    else:
+        assert isinstance(pictures, Files)
+        found = _hash_files(pictures, out, how, progress, force=force and not resume, resume=resume)
+    for warning in found:
+        say(warning)
     return out
+
+
+def _hash_files(files: Files, out: Path, how: How, progress: Progress, *, force: bool, resume: bool) -> tuple[str, ...]:
+    """The codes of pictures on disk, by ``extract``; returns its warnings."""
+    return extract(
+        files.inputs,
+        out,
+        model=how.model,
+        root=files.root,
+        device=how.device,
+        precision=how.precision,
+        batch_size=how.batch_size,
+        workers=how.workers,
+        on_error=how.on_error,
+        resume=resume,
+        force=force,
+        progress=progress,
+    ).warnings
 
 
 def _changes(out: Path, pictures: Pictures, how: How) -> list[str]:
@@ -115,35 +115,20 @@ def _changes(out: Path, pictures: Pictures, how: How) -> list[str]:
     return differences({key: then.get(key) for key in now}, now)
 
 
-def _hash_in_memory(part: CifarPart, out: Path, how: How, progress: Progress) -> tuple[str, ...]:
+def _hash_in_memory(
+    part: CifarPart, out: Path, how: How, progress: Progress, *, force: bool, resume: bool
+) -> tuple[str, ...]:
     """The codes of pictures that are no files, with extract's journal and file; returns warnings."""
+    folder = journal_folder(out)
+    if folder.exists() and not resume:
+        if not force:
+            raise OutputError(f"{folder}: holds an unfinished run; --resume goes on with it, --force starts again")
+        remove_journal(out)
     hasher = Hasher(how.model, device=how.device, precision=how.precision)
     journal = Journal(out)
     fresh = journal.fingerprint is None
     try:
-        listed = journal.list_pictures(part.entries())
-        now = {**fingerprint(hasher, listed), "pictures_as": part.form}
-        if journal.fingerprint is not None and (changed := differences(journal.fingerprint, now)):
-            raise OutputError(
-                f"{journal.folder}: the unfinished run there is another job: {'; '.join(changed)}; --force discards it"
-            )
-        batch = min(how.batch_size, listed.count)
-        journal.start(now, run_record(hasher), bits=hasher.bits, feature_size=hasher.feature_size, batch=batch)
-        tally = Tally()
-        for first, rows, buffer in _batches(part, hasher, journal.rows.done, batch):
-            progress("extract", first, listed.count)
-            output = hasher.run(buffer)
-            values = output.values[:rows]
-            features = None if output.features is None else output.features[:rows]
-            for array in (values, features):
-                if array is not None and not np.isfinite(array).all():
-                    raise WeightsError(
-                        f"{how.model.weights}: the net gives NaN or infinite values: the weights are damaged, do not "
-                        f"belong to this net and its preprocessing, or {hasher.precision} is too narrow for them"
-                    )
-            tally.lowest, tally.highest = min(tally.lowest, values.min()), max(tally.highest, values.max())
-            journal.append(pack(threshold(values)), features, {})
-            progress("extract", first + rows, listed.count)
+        tally = _run(part, hasher, journal, how, progress)
         contents = _contents(part, hasher, journal)
         writers.write(out, contents)
         distinct, _ = count_codes(contents)
@@ -156,6 +141,34 @@ def _hash_in_memory(part: CifarPart, out: Path, how: How, progress: Progress) ->
     journal.remove()
     assert hasher.model.blob is not None
     return warnings(hasher.model.blob, tally, distinct, contents.rows)
+
+
+def _run(part: CifarPart, hasher: Hasher, journal: Journal, how: How, progress: Progress) -> Tally:
+    """Append every row that the journal still lacks."""
+    listed = journal.list_pictures(part.entries())
+    now = {**fingerprint(hasher, listed), "pictures_as": part.form}
+    if journal.fingerprint is not None and (changed := differences(journal.fingerprint, now)):
+        raise OutputError(
+            f"{journal.folder}: the unfinished run there is another job: {'; '.join(changed)}; --force discards it"
+        )
+    batch = min(how.batch_size, listed.count)
+    journal.start(now, run_record(hasher), bits=hasher.bits, feature_size=hasher.feature_size, batch=batch)
+    tally = Tally()
+    for first, rows, buffer in _batches(part, hasher, journal.rows.done, batch):
+        progress("extract", first, listed.count)
+        output = hasher.run(buffer)
+        values = output.values[:rows]
+        features = None if output.features is None else output.features[:rows]
+        for array in (values, features):
+            if array is not None and not np.isfinite(array).all():
+                raise WeightsError(
+                    f"{how.model.weights}: the net gives NaN or infinite values: the weights are damaged, do not "
+                    f"belong to this net and its preprocessing, or {hasher.precision} is too narrow for them"
+                )
+        tally.lowest, tally.highest = min(tally.lowest, values.min()), max(tally.highest, values.max())
+        journal.append(pack(threshold(values)), features, {})
+        progress("extract", first + rows, listed.count)
+    return tally
 
 
 def _batches(part: CifarPart, hasher: Hasher, start: int, batch: int) -> Iterator[tuple[int, int, Any]]:

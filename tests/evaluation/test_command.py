@@ -193,6 +193,17 @@ def test_pictures_against_codes_of_another_model_are_refused(capsys: pytest.Capt
     assert main([*mixed, "--any-model", "--quiet", "--device", "cpu"]) == 0
 
 
+def test_the_word_test_and_a_folder_of_that_name(capsys: pytest.CaptureFixture[str]) -> None:
+    written(Path("test"), form="papers")
+    shutil.copytree("test/batch1", "train/batch1")
+    command = ["evaluate", "--device", "cpu", "--figure", "none", "--folders"]
+    assert "write test/" in failure([*command, "--queries", "train", "--database", "test"], capsys, 2)
+    assert main([*command, "--queries", "train", "--database", "test/"]) == 0
+    assert "6 queries against a database of 36" in capsys.readouterr().out
+    assert main([*command, "--queries", "test", "--database", "test", "--out", "b"]) == 0
+    assert "36 queries, each ranking the other 35" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments, status, message",
     [
