@@ -161,10 +161,10 @@ def _crops(setup: Setup) -> Iterator[Variation]:
     top, left, *_ = crop_place(spec, spec.resize)
     spare = (spec.resize[0] - spec.crop[0], spec.resize[1] - spec.crop[1])
     places = {
-        (spare[0] // 2, spare[1] // 2): "Caffe's C++ side",
-        ((spare[0] + 1) // 2, (spare[1] + 1) // 2): "MATLAB's scripts",
         (top - 1, left - 1): "counting from 1 instead of 0",
         (top + 1, left + 1): "counting from 0 instead of 1",
+        (spare[0] // 2, spare[1] // 2): "Caffe's C++ side",
+        ((spare[0] + 1) // 2, (spare[1] + 1) // 2): "MATLAB's scripts",
         (0, 0): "the top left corner",
         spare: "the bottom right corner",
         (0, spare[1]): "the top right corner",
@@ -230,10 +230,14 @@ def _numbers(setup: Setup) -> Iterator[Variation]:
 
 
 def other_models(model: Model, bits: int) -> list[Model]:
-    """Models of the zoo that make codes of as many bits and whose files are here, but for ``model`` itself."""
+    """Models of the zoo with as long a code and as large an input whose files are here, but for ``model`` itself."""
     found = []
     for name in zoo.names():
-        if name != model.name and zoo.entry(name).bits == bits:
+        entry = zoo.entry(name)
+        if name == model.name or entry.bits != bits:
+            continue
+        spec = Spec.from_dict(entry.preprocessing)
+        if (spec.crop or spec.resize) == (model.spec.crop or model.spec.resize):
             with suppress(ZooError):
                 found.append(Model.from_zoo(name))
     return found
@@ -244,7 +248,7 @@ def own_setup(setup: Setup) -> Setup | None:
     if setup.model.name not in zoo.names():
         return None
     entry = zoo.entry(setup.model.name)
-    spec = preprocess.Spec.from_dict(entry.preprocessing)
+    spec = Spec.from_dict(entry.preprocessing)
     try:
         mean = zoo.find_file(entry.mean) if entry.mean else None
     except ZooError:
@@ -252,6 +256,3 @@ def own_setup(setup: Setup) -> Setup | None:
     model = replace(setup.model, spec=spec, mean=mean)
     image = preprocess.load_mean(mean) if mean else None
     return Setup(model, spec, image, mean_words(model), setup.form, precision="float32")
-
-
-__all__ = ["WHY", "Spec", "Variation", "other_models", "own_setup", "variations"]

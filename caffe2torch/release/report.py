@@ -30,7 +30,8 @@ def _head(result: Result) -> Iterator[str]:
     yield f"weights     {job.model.weights}"
     yield f"pictures    {job.pictures.place}"
     setup = starting(job.model, job.pictures.own, precision=job.precision)
-    yield f"            {setup.words('mirror')}, {setup.words('jpeg')}"
+    yield f"            {setup.words('mirror')}"
+    yield f"            {setup.words('jpeg')}"
     yield f"prepared    {setup.words('resize')}"
     for topic in ("mean", "crop", "scale", "channels"):
         yield f"            {setup.words(topic)}"
@@ -44,7 +45,8 @@ def _codes(result: Result) -> Iterator[str]:
         if part.difference is not None and part.difference.count:
             yield "    such as " + ", ".join(part.first)
         for name, bits in part.others:
-            yield f"    {bits:,} bits differ from {name}"
+            if part.difference is not None and bits < part.difference.count:
+                yield f"    nearer, with {bits:,} bits that differ, is {name}"
     if result.job.release.caution and (result.codes_differ or not result.job.codes):
         yield f"    note: {result.job.release.caution}"
 
@@ -136,14 +138,19 @@ def _found(result: Result, findings: Findings) -> Iterator[str]:
             yield "This does not explain everything."
         else:
             yield "None of the changes makes the codes agree."
-        if (findings.steps[-1] if findings.steps else before).share > UNRELATED:
+        if _unrelated(findings):
             yield "As many bits differ as between codes of different weights: these are hardly the released ones."
         if findings.runners_up:
             yield "Next best: " + "; ".join(f"{a.variation.text} ({_count(a)})" for a in findings.runners_up)
         yield "What remains:"
         yield from _usual()
     if findings.failed:
-        yield f"not tried: {'; '.join(findings.failed[:3])}"
+        yield f"not tried: {'; '.join(list(dict.fromkeys(findings.failed))[:3])}"
+
+
+def _unrelated(findings: Findings) -> bool:
+    """Whether the codes have nothing to do with each other, whatever is changed."""
+    return (findings.steps[-1] if findings.steps else findings.before).share > UNRELATED
 
 
 def _count(attempt: Attempt) -> str:
@@ -223,6 +230,7 @@ def _findings_dict(findings: Findings) -> dict[str, Any]:
         "steps": [_attempt_dict(attempt) for attempt in findings.steps],
         "equal": [_attempt_dict(attempt) for attempt in findings.equal],
         "tried": findings.tried,
+        "unrelated": _unrelated(findings),
     }
 
 

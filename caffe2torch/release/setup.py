@@ -59,15 +59,15 @@ class Setup:
         spec = self.spec
         return {
             "mean": self.mean_text + (", rows and columns exchanged" if spec.mean_layout == "whc" else ""),
-            "scale": f"times {spec.scale:g}" if spec.scale != 1.0 else "not scaled",
+            "scale": f"values times {spec.scale:g}" if spec.scale != 1.0 else "values that are not scaled",
             "crop": _crop_words(spec),
             "resize": _resize_words(spec, self.rule or OWN[spec.dialect]),
             "channels": "channels in the order " + " ".join(spec.order.upper()).replace(" ", ", "),
-            "mirror": "mirrored left-right" if self.form.mirrored else "not mirrored",
+            "mirror": "pictures mirrored left-right" if self.form.mirrored else "pictures that are not mirrored",
             "jpeg": _jpeg_words(self.form.jpeg),
-            "exif": "turned by EXIF orientation" if self.form.exif else "not turned by EXIF orientation",
-            "precision": self.precision,
-            "threshold": f"a bit is an output above {self.threshold:g}",
+            "exif": "pictures turned by EXIF" if self.form.exif else "pictures not turned by EXIF",
+            "precision": f"arithmetic in {self.precision}",
+            "threshold": f"a bit for an output above {self.threshold:g}",
             "weights": f"weights {self.model.weights.name}",
             "all": "everything as the zoo has it",
         }[topic]
@@ -116,12 +116,12 @@ def _crop_words(spec: Spec) -> str:
 
 
 def _resize_words(spec: Spec, rule: str) -> str:
-    return f"resized to {_size(spec.resize)}: {RULES[rule].text}" if spec.resize else "not resized"
+    return f"pictures resized to {_size(spec.resize)}: {RULES[rule].text}" if spec.resize else "no resize"
 
 
 def _jpeg_words(passes: int) -> str:
-    times = {0: "never through JPEG", 1: "once through JPEG", 2: "twice through JPEG"}
-    return times.get(passes, f"{passes} times through JPEG")
+    times = {0: "pictures never through JPEG", 1: "pictures once through JPEG", 2: "pictures twice through JPEG"}
+    return times.get(passes, f"pictures {passes} times through JPEG")
 
 
 def _size(size: tuple[int, int] | None) -> str:

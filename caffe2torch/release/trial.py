@@ -18,7 +18,7 @@ from caffe2torch.release.pictures import Pictures
 from caffe2torch.release.setup import Setup
 from caffe2torch.retrieval.codes import Bits, Floats
 
-BLOCK = 50
+BLOCK = 24
 """Pictures after which a change that helps nothing is dropped."""
 STEPS = 3
 """Changes that are put together at most."""
@@ -133,7 +133,7 @@ class Trial:
             wrong += int(np.count_nonzero(differ))
             near += int(np.count_nonzero(np.abs(values[differ] - threshold) < NEAR))
             done += len(values)
-            if first == 0 and wrong >= bound * differ.size:
+            if first == 0 and wrong - near >= bound * differ.size:
                 break
         return Attempt(variation, wrong, near, done * self.sample.theirs.shape[1], done)
 

@@ -70,9 +70,9 @@ def make(folder: Path, images: list[np.ndarray], mean: np.ndarray) -> StandIn:
     }
     batch = np.stack([prepare(image, mean) for image in images]).astype(np.float32)
     _write(found.weights, weights)
-    weights["latent"][1] = -np.median(_forward(found, batch, "latent"), axis=0)
+    weights["latent"][1] = -np.median(forward(found, batch, "latent"), axis=0)
     _write(found.weights, weights)
-    np.save(found.codes, _forward(found, batch, "code") > np.float32(0.5))
+    np.save(found.codes, forward(found, batch, "code") > np.float32(0.5))
     return found
 
 
@@ -81,7 +81,7 @@ def _write(path: Path, weights: dict[str, list[np.ndarray]]) -> None:
     write_caffemodel(path, parse(NET), blobs)
 
 
-def _forward(release: StandIn, batch: np.ndarray, blob: str) -> np.ndarray:
+def forward(release: StandIn, batch: np.ndarray, blob: str) -> np.ndarray:
     net = cv2.dnn.readNetFromCaffe(str(release.net), str(release.weights))
     net.setInput(batch)
     return np.array(net.forward(blob)).reshape(len(batch), BITS)
