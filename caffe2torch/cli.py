@@ -15,7 +15,7 @@ from caffe2torch import __version__
 from caffe2torch.errors import Caffe2TorchError, UsageError
 
 COMMANDS = (
-    *("extract", "evaluate", "search", "serve", "index", "train", "plot-log"),
+    *("extract", "evaluate", "search", "serve", "index", "train", "plot-log", "new-project"),
     *("info", "verify", "layers", "draw", "zoo", "download", "cifar10"),
     *("convert_imageset", "compute_image_mean"),
 )

@@ -9,11 +9,13 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from caffe2torch.errors import ZooError
 from caffe2torch.zoo_manifest import Entry, Figure, FileEntry, Manifest, Source, read_manifest
+from caffe2torch.zoo_project import is_project, read_project
 
 __all__ = [
     "Entry",
@@ -66,7 +68,20 @@ def default_name() -> str:
 
 
 def entry(name: str) -> Entry:
-    """All that is known of the model called ``name``; raises ZooError, with near names, where there is none."""
+    """All that is known of the model called ``name``, or of the project in the folder ``name``.
+
+    Raises ZooError, with near names, where there is none.
+    """
+    models = _manifest().models
+    if name in models or not is_project(name):
+        return _known(name)
+    found = read_project(name)
+    # A folder that is called like a model of the zoo: its name must lead to it and not to that model.
+    return replace(found, name=str(Path(found.name).resolve())) if found.name in models else found
+
+
+def _known(name: str) -> Entry:
+    """A model of the manifest."""
     models = _manifest().models
     if name in models:
         return models[name]
@@ -82,7 +97,7 @@ def wanted(name: str) -> tuple[tuple[FileEntry, Entry], ...]:
         for file in model.files:
             if name == file.name:
                 return ((file, model),)
-    model = entry(name)
+    model = _known(name)
     return tuple((file, model) for file in model.files)
 
 
@@ -121,6 +136,10 @@ def is_here(file: FileEntry) -> bool:
 
 def find_file(file: FileEntry) -> Path:
     """The file's path on this machine; raises ZooError with all ways to get it, or when its size is wrong."""
+    if file.path is not None:
+        if not file.path.is_file():
+            raise ZooError(f"{file.path}: no such file; {file.note}")
+        return file.path
     for folder in folders():
         path = folder / file.name
         if not path.is_file():

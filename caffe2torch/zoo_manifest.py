@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-from caffe2torch.errors import ZooError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from caffe2torch.zoo_table import Table, net_path, read_table, required_net_path
 
 SCHEMA = 1
 AUTOMATIC = ("direct", "dropbox")
 BY_HAND = ("mega", "baidu", "page")
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -50,6 +42,8 @@ class FileEntry:
     published_as: str | None = None
     note: str | None = None
     bundled: bool = False
+    path: Path | None = None
+    """Where it is, or would be: for the files of a project, which no folder is searched for."""
 
     @property
     def size(self) -> int:
@@ -113,59 +107,9 @@ class Manifest:
     models: Mapping[str, Entry]
 
 
-class _Table:
-    """A TOML table whose every key must be asked for: a wrong type or a key nobody knows is an error with its place."""
-
-    def __init__(self, value: object, path: Path, place: str) -> None:
-        if not isinstance(value, dict):
-            raise ZooError(f"{path}: {place}: expected a table, found {type(value).__name__}")
-        self._left = dict(value)
-        self.path, self.place = path, place
-
-    def error(self, message: str) -> ZooError:
-        return ZooError(f"{self.path}: {self.place}: {message}")
-
-    def optional(self, key: str, kind: type[_T]) -> _T | None:
-        if key not in self._left:
-            return None
-        value = self._left.pop(key)
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            raise self.error(f"{key}: expected {kind.__name__}, found {value!r}")
-        if value == "":
-            raise self.error(f"{key}: must not be empty")
-        return value
-
-    def required(self, key: str, kind: type[_T]) -> _T:
-        value = self.optional(key, kind)
-        if value is None:
-            raise self.error(f"{key} is missing ({kind.__name__})")
-        return value
-
-    def tables(self, key: str) -> list[_Table]:
-        rows = self.optional(key, list) or []
-        return [_Table(row, self.path, f"{self.place}.{key}[{index}]") for index, row in enumerate(rows)]
-
-    def named(self, key: str) -> dict[str, _Table]:
-        rows = self.required(key, dict)
-        return {name: _Table(row, self.path, f"{key}.{name}") for name, row in rows.items()}
-
-    def done(self) -> None:
-        if self._left:
-            raise self.error(f"unknown keys: {', '.join(sorted(self._left))}")
-
-
 def read_manifest(path: Path, root: Path) -> Manifest:
     """Read and check the manifest at ``path``; net paths in it are relative to ``root``. Raises ZooError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ZooError(f"{path}: cannot be read: {error}; the installation is incomplete") from error
-    try:
-        top = _Table(tomllib.loads(text), path, "manifest")
-    except tomllib.TOMLDecodeError as error:
-        raise ZooError(f"{path}: is not TOML: {error}") from error
+    top = read_table(path, "manifest", advice="the installation is incomplete")
     schema, default = top.required("schema", int), top.required("default", str)
     if schema != SCHEMA:
         raise top.error(f"schema is {schema}, this version of caffe2torch reads {SCHEMA}")
@@ -178,7 +122,7 @@ def read_manifest(path: Path, root: Path) -> Manifest:
     return Manifest(default, MappingProxyType(models))
 
 
-def _file(name: str, table: _Table) -> FileEntry:
+def _file(name: str, table: Table) -> FileEntry:
     if name in (".", "..") or not re.fullmatch(r"[A-Za-z0-9._+-]+", name):
         raise table.error("a file's name has letters, digits, '.', '_', '+' and '-' only")
     entry = FileEntry(
@@ -203,7 +147,7 @@ def _file(name: str, table: _Table) -> FileEntry:
     return entry
 
 
-def _source(table: _Table) -> Source:
+def _source(table: Table) -> Source:
     source = Source(table.required("kind", str), table.required("url", str))
     table.done()
     if source.kind not in AUTOMATIC + BY_HAND:
@@ -213,7 +157,7 @@ def _source(table: _Table) -> Source:
     return source
 
 
-def _digest(table: _Table, key: str, length: int) -> str | None:
+def _digest(table: Table, key: str, length: int) -> str | None:
     value = table.optional(key, str)
     if value is not None and not re.fullmatch(rf"[0-9a-f]{{{length}}}", value):
         raise table.error(f"{key}: expected {length} lower-case hexadecimal digits, found {value!r}")
@@ -221,7 +165,7 @@ def _digest(table: _Table, key: str, length: int) -> str | None:
 
 
 def _model(
-    name: str, table: _Table, files: Mapping[str, FileEntry], preprocessing: Mapping[str, Any], root: Path
+    name: str, table: Table, files: Mapping[str, FileEntry], preprocessing: Mapping[str, Any], root: Path
 ) -> Entry:
     chosen = table.required("preprocessing", str)
     if chosen not in preprocessing:
@@ -234,19 +178,19 @@ def _model(
         name,
         title=table.required("title", str),
         paper=table.required("paper", str),
-        deploy=_required_net(table, "deploy", root),
+        deploy=required_net_path(table, "deploy", root),
         weights=_known_file(table, "weights", table.required("weights", str), files),
         preprocessing=MappingProxyType(spec),
         feature_blob=table.required("feature_blob", str),
         mean=None if mean is None else _known_file(table, f"preprocessing.{chosen}.mean_file", mean, files),
-        train_val=_net(table, "train_val", root),
-        solver=_net(table, "solver", root),
-        with_classifier=_net(table, "with_classifier", root),
+        train_val=net_path(table, "train_val", root),
+        solver=net_path(table, "solver", root),
+        with_classifier=net_path(table, "with_classifier", root),
         bits=table.optional("bits", int),
         code_blob=table.optional("code_blob", str),
         code_layer=table.optional("code_layer", str),
         aliases=_aliases(table),
-        extra_layers=_strings(table, "extra_layers"),
+        extra_layers=tuple(table.strings("extra_layers")),
         published=tuple(_figure(row) for row in table.tables("published")),
     )
     table.done()
@@ -255,33 +199,13 @@ def _model(
     return entry
 
 
-def _known_file(table: _Table, key: str, name: object, files: Mapping[str, FileEntry]) -> FileEntry:
+def _known_file(table: Table, key: str, name: object, files: Mapping[str, FileEntry]) -> FileEntry:
     if not isinstance(name, str) or name not in files:
         raise table.error(f"{key}: there is no [files.{name!r}]")
     return files[name]
 
 
-def _required_net(table: _Table, key: str, root: Path) -> Path:
-    path = _net(table, key, root)
-    if path is None:
-        raise table.error(f"{key} is missing (str)")
-    return path
-
-
-def _net(table: _Table, key: str, root: Path) -> Path | None:
-    value = table.optional(key, str)
-    if value is None:
-        return None
-    relative = PurePosixPath(value)
-    if relative.is_absolute() or ".." in relative.parts or relative.suffix != ".prototxt":
-        raise table.error(f"{key}: expected a relative path to a .prototxt, found {value!r}")
-    path = root / relative
-    if not path.is_file():
-        raise table.error(f"{key}: {path} does not exist; the installation is incomplete")
-    return path
-
-
-def _aliases(table: _Table) -> Mapping[str, str]:
+def _aliases(table: Table) -> Mapping[str, str]:
     aliases = table.optional("aliases", dict) or {}
     for key, value in aliases.items():
         if type(value) is not str or not value:
@@ -289,15 +213,7 @@ def _aliases(table: _Table) -> Mapping[str, str]:
     return MappingProxyType(aliases)
 
 
-def _strings(table: _Table, key: str) -> tuple[str, ...]:
-    values = table.optional(key, list) or []
-    for value in values:
-        if type(value) is not str or not value:
-            raise table.error(f"{key}: expected a list of names, found {value!r}")
-    return tuple(values)
-
-
-def _figure(table: _Table) -> Figure:
+def _figure(table: Table) -> Figure:
     figure = Figure(
         table.required("metric", str),
         table.required("value", float),

@@ -24,7 +24,7 @@ LEVELS = [
     {"loading"},
     {"solver"},
     {"extract", "verify"},
-    {"evaluation", "browse", "release"},
+    {"evaluation", "browse", "project", "release"},
     {"cli", "commands", "__main__"},
 ]
 TORCH_BEGINS = 5
