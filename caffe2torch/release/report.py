@@ -11,6 +11,7 @@ from caffe2torch.release.setup import starting
 from caffe2torch.release.trial import NEAR, Attempt, Findings
 from caffe2torch.release.verify import Part, Result
 
+WHY_WEIGHTS = "is the file the released one? `caffe2torch info` shows its layers; compare its size and where it is from"
 UNRELATED = 0.25
 """Codes with a larger share of differing bits have nothing to do with each other; for fair bits it is one half."""
 UNREAD_HINT = "the papers' scripts swallow every read error and go on with zeros: their file list or folder was wrong"
@@ -45,7 +46,7 @@ def _codes(result: Result) -> Iterator[str]:
         if part.difference is not None and part.difference.count:
             yield "    such as " + ", ".join(part.first)
         for name, bits in part.others:
-            if part.difference is not None and bits < part.difference.count:
+            if part.difference is not None and bits < part.difference.count / 2:
                 yield f"    nearer, with {bits:,} bits that differ, is {name}"
     if result.job.release.caution and (result.codes_differ or not result.job.codes):
         yield f"    note: {result.job.release.caution}"
@@ -134,18 +135,24 @@ def _found(result: Result, findings: Findings) -> Iterator[str]:
         same = "; ".join(attempt.variation.text for attempt in findings.equal[:3])
         yield f"    on these images it cannot be told from: {same}"
     if not findings.agrees:
-        if findings.steps:
-            yield "This does not explain everything."
-        else:
-            yield "None of the changes makes the codes agree."
-        if _unrelated(findings):
-            yield "As many bits differ as between codes of different weights: these are hardly the released ones."
-        if findings.runners_up:
-            yield "Next best: " + "; ".join(f"{a.variation.text} ({_count(a)})" for a in findings.runners_up)
-        yield "What remains:"
-        yield from _usual()
+        yield from _unexplained(findings)
     if findings.failed:
         yield f"not tried: {'; '.join(list(dict.fromkeys(findings.failed))[:3])}"
+
+
+def _unexplained(findings: Findings) -> Iterator[str]:
+    if findings.steps:
+        yield "This does not explain everything."
+    else:
+        yield "None of the changes makes the codes agree."
+    if _unrelated(findings):
+        yield "As many bits differ as between codes of different weights: these are hardly the released ones."
+        yield f"    {WHY_WEIGHTS}"
+        return
+    if findings.runners_up:
+        yield "Next best: " + "; ".join(f"{a.variation.text} ({_count(a)})" for a in findings.runners_up)
+    yield "What remains:"
+    yield from _usual()
 
 
 def _unrelated(findings: Findings) -> bool:
@@ -158,7 +165,7 @@ def _count(attempt: Attempt) -> str:
 
 
 def _usual() -> Iterator[str]:
-    yield "    weights: is the file the released one? `caffe2torch info` shows its layers; compare its size and sha256"
+    yield f"    weights: {WHY_WEIGHTS}"
     yield "    pictures: made by tools/make_cifar10.py, or others of the same names?"
     for topic in ("mean", "crop", "resize", "channels"):
         yield f"    {topic}: {WHY[topic]}"

@@ -97,11 +97,13 @@ def choose_sample(
     places, theirs = [], []
     wrong = sum(len(difference.rows) for difference in differences)
     every = sum(difference.pictures for difference in differences)
+    least = count / 3
+    of_wrong = min(max(count - least, count - (every - wrong)), wrong)
     for difference in differences:
         same = np.setdiff1d(np.arange(difference.pictures), difference.rows)
         for rows, share in (
-            (difference.rows, (2 * count / 3) / max(wrong, 1)),
-            (same, (count / 3) / max(every - wrong, 1)),
+            (difference.rows, of_wrong / max(wrong, 1)),
+            (same, least / max(every - wrong, 1)),
         ):
             some = _spread(rows, int(np.ceil(len(rows) * min(share, 1.0))))
             places += [(difference.part, int(positions[difference.part][row])) for row in some]
