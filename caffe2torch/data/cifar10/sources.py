@@ -38,6 +38,8 @@ def find_reader(path: Path) -> Reader:
     try:
         if path.is_dir():
             return _folder_reader(path)
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise FormatError(f"{path}: a device or a pipe; expected {_FORMS}")
         with path.open("rb") as file:
             start = file.read(512)
     except (OSError, ValueError) as error:
@@ -107,7 +109,10 @@ def _read_zip(path: Path, names: Collection[str]) -> Iterator[tuple[str, Records
                 raise FormatError(f"{path}: a zip without {missing[0]}, so not the strips; expected {_FORMS}")
 
             def read(member: str) -> bytes:
-                with archive.open(member) as file:
+                info = archive.getinfo(member)
+                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise FormatError(f"{path}: {member} is packed by method {info.compress_type}, which no strips use")
+                with archive.open(info) as file:
                     return _bounded(file, f"{path}: {member}")
 
             yield from read_strips(read, str(path), names)
