@@ -8,9 +8,9 @@ What you need: the weights (`caffe2torch download kevinnet_cifar10_48` fetches t
 (the official archive, or the folders tools/make_cifar10.py builds from it), and the released codes
 (`python tools/fetch_reference.py FOLDER` fetches them; then give --reference FOLDER).
 
-What happens: all 60,000 pictures are hashed in the order of the papers' lists, with the full-size nets in minutes on
-a GPU and in hours on a laptop; it can be interrupted, the same command goes on. The codes are compared bit by bit with
-the released ones, and MAP with the figures of the README. Each comparison gets a verdict: it agrees, agrees but for
+What happens: all 60,000 pictures are hashed in the order of the papers' lists, with KevinNet about a quarter of an hour
+on two processor cores; it can be interrupted, the same command goes on. The codes are compared bit by bit with the
+released ones, and MAP with the figures of the README. Each comparison gets a verdict: it agrees, agrees but for
 rounding (all bits that differ stem from outputs within 0.0001 of the threshold: another order of the same sums), or
 DIFFERS.
 
@@ -93,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     codes.add_argument("--order", choices=("papers", "standard"), help="order of these codes; default: as the release")
     how = made.add_argument_group("how it runs")
     how.add_argument("--out", type=Path, metavar="DIR", help="where codes are kept; default: verify-MODEL")
+    how.add_argument("--force", action="store_true", help="make all codes anew, also those that are in --out already")
     how.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each list; no MAP then")
     how.add_argument(
         "--trial",
@@ -169,6 +170,7 @@ def job(args: argparse.Namespace, progress: Progress) -> Any:
         others=choosing.others(release, root),
         out=args.out or Path(f"verify-{name}"),
         limit=args.limit,
+        force=args.force,
         trial=max(args.trial, 0),
         device=args.device,
         precision=args.precision,

@@ -46,15 +46,19 @@ def hash_part(
     out: Path,
     *,
     workers: int,
+    force: bool = False,
     progress: Progress = lambda stage, done, total: None,
     say: Callable[[str], object] = lambda message: None,
 ) -> Hashed:
     """The codes of the pictures at ``positions``, in ``out`` (.h5) and in memory.
 
     Finished codes in ``out`` are taken where they were made in the very same way; an unfinished run beside it goes on,
-    and what was made otherwise is made anew. Raises ImageError for a picture that is missing or cannot be read.
+    and what was made otherwise is made anew, with ``force`` everything. Raises ImageError for a picture that is missing
+    or cannot be read.
     """
     make_folder(out.parent)
+    if force:
+        remove_journal(out)
     if isinstance(pictures, FromFolder):
         pictures.check(part, positions)
     extra = {"pictures_from": pictures.place, "form": vars(pictures.own)}
@@ -63,7 +67,7 @@ def hash_part(
         entries = [Entry(file_name(part, int(position)), "", None) for position in positions]
         listed = journal.list_pictures(entries)
         wanted = _plain({**fingerprint(hasher, listed), **extra})
-        if (finished := _finished(out, wanted)) is not None:
+        if not force and (finished := _finished(out, wanted)) is not None:
             journal.remove()
             return Hashed(finished, len(positions))
         if journal.fingerprint is not None and journal.fingerprint != wanted:

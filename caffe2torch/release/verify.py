@@ -34,7 +34,7 @@ class Job:
     """What is verified: a model on pictures, the release, and the files of its codes (none: only figures).
 
     ``limit`` takes the first pictures of each list only, ``trial`` is how many are hashed again to find a cause (0:
-    none), ``others`` are codes known for comparison.
+    none), ``others`` are codes known for comparison, ``force`` makes codes anew that are in ``out`` already.
     """
 
     model: Model
@@ -45,6 +45,7 @@ class Job:
     others: tuple[Known, ...] = ()
     parts: tuple[str, ...] = PARTS
     limit: int | None = None
+    force: bool = False
     trial: int = 300
     device: str = "auto"
     precision: str = "float32"
@@ -142,6 +143,7 @@ def verify(job: Job) -> Result:
             positions[part],
             job.out / name,
             workers=job.workers,
+            force=job.force,
             progress=job.progress,
             say=job.say,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe2torch.errors import ImageError
+from caffe2torch.errors import ImageError, OutputError
 from caffe2torch.extract import Hasher, Model
 from caffe2torch.release.hashing import BATCH, hash_part
 from caffe2torch.release.pictures import Form, Pictures
@@ -63,6 +63,7 @@ def test_finished_codes_are_taken_and_others_made_anew(hasher: Hasher, tmp_path:
     np.testing.assert_array_equal(again.bits, first.bits)
     pictures.own = replace(pictures.own, mirrored=True)
     assert hash_part(hasher, pictures, "test", some, out, workers=1).done_before == 0
+    assert hash_part(hasher, pictures, "test", some, out, workers=1, force=True).done_before == 0
     out.write_bytes(out.read_bytes()[:1000])
     assert hash_part(hasher, pictures, "test", some, out, workers=1).done_before == 0
 
@@ -84,3 +85,12 @@ def test_nothing_is_left_behind_where_nothing_was_done(hasher: Hasher, tmp_path:
     with pytest.raises(ImageError):
         hash_part(hasher, pictures, "test", POSITIONS, tmp_path / "x.h5", workers=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_journal_is_an_error_and_force_removes_it(hasher: Hasher, tmp_path: Path) -> None:
+    pictures, journal = Drawn(), tmp_path / "x.h5.partial"
+    journal.mkdir()
+    (journal / "job.json").write_text("no JSON", "utf-8")
+    with pytest.raises(OutputError, match="damaged; --force removes this unfinished run"):
+        hash_part(hasher, pictures, "test", POSITIONS[:5], tmp_path / "x.h5", workers=1)
+    assert len(hash_part(hasher, pictures, "test", POSITIONS[:5], tmp_path / "x.h5", workers=1, force=True).bits) == 5
