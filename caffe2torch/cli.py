@@ -24,6 +24,9 @@ DESCRIPTION = """\
 Caffe models in PyTorch, exactly.
 
   caffe2torch extract photos/                    hash codes for a folder of pictures, with the bundled model
+  caffe2torch search codes.h5 my.jpg             the pictures whose codes are nearest
+  caffe2torch evaluate --cifar10 ARCHIVE         MAP and precision as in the papers
+  caffe2torch train --solver solver.prototxt     Caffe's solver, update for update
   caffe2torch info deploy.prototxt x.caffemodel  what is in a net and its weights
   caffe2torch zoo                                the models known by name
 """
