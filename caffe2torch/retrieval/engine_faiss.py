@@ -27,15 +27,18 @@ from caffe2torch.retrieval.engine_numpy import NumpyEngine
 from caffe2torch.retrieval.hamming import (
     Distances,
     Neighbours,
+    Popcount,
     Positions,
     Words,
     as_words,
     default_threads,
     in_threads,
 )
-from caffe2torch.retrieval.scan import PAIRS, Scan
+from caffe2torch.retrieval.scan import PAIRS, Kernel, Scan
 
 QUERIES_PER_TASK = 16
+WORDS_OF_HAMMINGS = (1, 2, 4, 8)
+"""Codes of other lengths make ``hammings`` of faiss 1.8 read beyond its arrays; numpy counts them."""
 FEW_CODES = 1 << 15
 SORT_ALL = 4
 MOST_PLACES = 1 << 23
@@ -54,7 +57,7 @@ class FaissEngine:
         self.bits = bits
         self.words = self._widened(packed)
         self.threads = threads or default_threads()
-        self._scan = Scan(self.words, bits, lambda: FaissKernel(self._faiss), threads=self.threads)
+        self._scan = Scan(self.words, bits, self._kernel, threads=self.threads)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -74,6 +77,11 @@ class FaissEngine:
     def within(self, queries: Packed, radius: int) -> Neighbours:
         """All codes at a distance of at most ``radius`` of each query."""
         return self._scan.within(self._widened(queries), radius)
+
+    def _kernel(self) -> Kernel:
+        if self.words.shape[1] in WORDS_OF_HAMMINGS:
+            return FaissKernel(self._faiss)
+        return Popcount(self.words, self.bits, PAIRS)
 
     def _count(self, queries: Words, k: int, *, block: int) -> tuple[Positions, Distances]:
         """faiss' counting selection."""

@@ -6,6 +6,7 @@ removed left out. See ``hamming`` for the order, ``engines`` for the engines, ``
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,7 @@ class Index:
     """Codes of one length, each with an id and, where they were given, a path and a label.
 
     Build it by ``from_codes``, ``of`` or ``open``. The engine is made at the first search and again after a change.
+    Threads may search at the same time, but not while one of them changes or saves the index.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Index:
         self._live: Rows | None = None
         self._places: Places | None = None
         self._engine: Engine | None = None
+        self._making = threading.RLock()  # several threads may search; each derived thing is made once
 
     @classmethod
     def from_codes(
@@ -269,22 +272,25 @@ class Index:
 
     def _rows(self) -> Rows:
         """The rows in database order, in one piece; mapped from the file where nothing has changed since."""
-        if self._live is None:
-            rows = Rows.join(self._parts)
-            self._live = rows.take(self._alive()) if len(self._removed) else rows
-            if self._store is None:
-                self._parts, self._removed = [self._live], np.zeros(0, np.int64)
-        return self._live
+        with self._making:
+            if self._live is None:
+                rows = Rows.join(self._parts)
+                self._live = rows.take(self._alive()) if len(self._removed) else rows
+                if self._store is None:
+                    self._parts, self._removed = [self._live], np.zeros(0, np.int64)
+            return self._live
 
     def _lookup(self) -> Places:
-        if self._places is None:
-            self._places = Places(self._rows().ids)
-        return self._places
+        with self._making:
+            if self._places is None:
+                self._places = Places(self._rows().ids)
+            return self._places
 
     def _built(self) -> Engine:
-        if self._engine is None:
-            self._engine = build_engine(self._rows().codes, self.bits, self._make, grouped=self._grouped)
-        return self._engine
+        with self._making:
+            if self._engine is None:
+                self._engine = build_engine(self._rows().codes, self.bits, self._make, grouped=self._grouped)
+            return self._engine
 
     def _as_codes(self, rows: Rows) -> Codes:
         return Codes(

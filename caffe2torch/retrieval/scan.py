@@ -31,10 +31,10 @@ from caffe2torch.retrieval.hamming import (
 
 SAMPLE = 1 << 14
 """Codes the bound is taken from; a database of no more than that is its own sample, and the bound exact."""
-QUERIES = 16
+QUERIES = 32
 """Queries compared at once."""
-PAIRS = 1 << 18
-"""Distances computed at once: they and the codes stay in the second-level cache."""
+PAIRS = 1 << 20
+"""Distances computed at once: few calls, and 4 MB that stay in the last-level cache."""
 QUERIES_PER_TASK = 64
 ROWS_PER_TASK = 1 << 18
 """Fewer codes than this are not worth a thread of their own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 
@@ -135,6 +136,14 @@ def test_faiss_at_large_k_gives_the_same(limit: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(engine_faiss, limit, 100)
     codes = draw_codes(200, 48, distinct=30)
     same(FaissEngine(codes, 48), codes[:9], codes, 48, 60)
+
+
+@pytest.mark.parametrize("engine", [NumpyEngine, FaissEngine])
+def test_a_sample_that_misleads_costs_time_only(engine: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds = itertools.cycle([0, 3, 13])
+    monkeypatch.setattr(scan, "_bound", lambda matrix, *_: np.array([next(bounds) for _ in matrix]))
+    codes = draw_codes(400, 12, distinct=30)
+    same(engine(codes, 12), draw_codes(20, 12, distinct=9, seed=2), codes, 12, 60)
 
 
 def test_faiss_leaves_its_own_threads_as_they_were() -> None:

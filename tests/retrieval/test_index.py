@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,15 @@ def test_the_callers_array_may_change_afterwards() -> None:
     index = Index.from_codes(codes, 64)
     codes[:] = 0
     assert index.get(np.arange(20)).packed.tolist() == expected.tolist()
+
+
+def test_threads_may_search_at_the_same_time() -> None:
+    index, codes = make(300, engine="faiss")
+    index.remove([3])
+    expected = naive_search(codes[:20], np.delete(codes, 3, axis=0), 12, 50)[1]
+    with ThreadPoolExecutor(8) as pool:
+        for hits in pool.map(lambda _: index.search(codes[:20], 50), range(16)):
+            np.testing.assert_array_equal(hits.distances, expected)
 
 
 class AgainstAList(RuleBasedStateMachine):
