@@ -1,4 +1,4 @@
-"""CIFAR-10 from the lossless strips of the reference material."""
+"""CIFAR-10 from the lossless strips of the reference material, in B, G, R order as nets read pictures."""
 
 from __future__ import annotations
 
@@ -6,34 +6,35 @@ import zipfile
 from functools import lru_cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-STRIP = 500
+from caffe2torch.data.cifar10 import BATCHES, Batch, open_cifar10
 
 
-def _strips(reference: Path, first: int, last: int) -> np.ndarray:
-    images = []
-    with zipfile.ZipFile(reference / "cifar10" / "cifar10_lossless_webp.zip") as archive:
-        for number in range(first, last):
-            data = np.frombuffer(archive.read(f"{number:03d}.webp"), np.uint8)
-            images.append(cv2.imdecode(data, cv2.IMREAD_COLOR).reshape(STRIP, 32, 32, 3))
-    return np.concatenate(images)
-
-
-def train_images(reference: Path, count: int = 50_000) -> np.ndarray:
-    """The first ``count`` training images in the standard order, (N, 32, 32, 3) uint8 BGR; a multiple of 500."""
-    return _strips(reference, 0, count // STRIP)
+def strips(reference: Path) -> Path:
+    return reference / "cifar10" / "cifar10_lossless_webp.zip"
 
 
 @lru_cache(maxsize=1)
+def held_out(reference: Path) -> Batch:
+    """The test batch, read once in a test run."""
+    return open_cifar10(strips(reference)).test
+
+
+def train_images(reference: Path, count: int = 50_000) -> np.ndarray:
+    """The first ``count`` training images in the standard order, (N, 32, 32, 3) uint8 BGR."""
+    names = BATCHES[: -(-count // 10_000)]
+    images = np.concatenate([batch.images for batch in open_cifar10(strips(reference)).batches(names)])
+    return np.ascontiguousarray(images[:count, ..., ::-1])
+
+
 def held_out_images(reference: Path) -> np.ndarray:
     """The 10,000 test images in the standard order, (N, 32, 32, 3) uint8 BGR."""
-    return _strips(reference, 100, 120)
+    return np.ascontiguousarray(held_out(reference).images[..., ::-1])
 
 
 def labels(reference: Path) -> np.ndarray:
-    with zipfile.ZipFile(reference / "cifar10" / "cifar10_lossless_webp.zip") as archive:
+    with zipfile.ZipFile(strips(reference)) as archive:
         return np.frombuffer(archive.read("labels.bin"), np.uint8)
 
 

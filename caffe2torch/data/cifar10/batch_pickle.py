@@ -1,15 +1,16 @@
 """The pickled batches of the official archive, read without letting the pickle do anything.
 
-A pickle is a program: it names functions to call. Of those only the few that numpy's and Python 2's pickles of a dict
-with an array, lists and strings need are known here, and each is a stand-in that keeps its arguments; nothing is
-imported and no constructor of numpy runs. The reader is Python's own, written in Python: the faster one in C reserves
-as much memory as a damaged pickle asks for.
+A pickle is a program: it names functions and has them called. Here it has the instructions, and the few names, that a
+dict with an array, lists and strings needs; each name is a stand-in that keeps its arguments. Nothing is imported, no
+constructor of numpy runs, and keys are strings (hashing a tuple nested a million deep ends the process). The reader is
+Python's own, written in Python: the faster one in C reserves as much memory as a damaged pickle asks for.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -28,9 +29,9 @@ _BROKEN = (
     IndexError,
     KeyError,
     MemoryError,
-    RecursionError,
     TypeError,
     ValueError,
+    struct.error,
 )
 
 
@@ -40,24 +41,67 @@ class _Kept:
     __slots__ = ("arguments", "kind", "state")
 
     def __init__(self, kind: str, arguments: tuple[Any, ...]) -> None:
-        self.kind, self.arguments, self.state = kind, arguments, ()
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
+        self.kind, self.arguments = kind, arguments
+        self.state: Any = None
 
 
 def _keeper(kind: str) -> Callable[..., _Kept]:
     return lambda *arguments: _Kept(kind, arguments)
 
 
-def _encode(text: Any, encoding: Any = "utf-8") -> bytes:
+def _encode(text: Any, encoding: Any) -> bytes:
     """How protocol 2 of Python 3 writes bytes."""
     if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes written as {type(text).__name__} in {encoding!r}")
+        raise pickle.UnpicklingError("bytes written in another way than numpy writes them")
     return text.encode("latin1")
 
 
+def _build(reader: Any) -> None:
+    state, made = reader.stack.pop(), reader.stack[-1]
+    if not isinstance(made, _Kept):
+        raise pickle.UnpicklingError(f"it changes a {type(made).__name__}")
+    made.state = state
+
+
+def _set_item(reader: Any) -> None:
+    _check_keys(reader.stack[-2:-1])
+    pickle._Unpickler.dispatch[pickle.SETITEM[0]](reader)
+
+
+def _set_items(reader: Any) -> None:
+    _check_keys(reader.stack[::2])
+    pickle._Unpickler.dispatch[pickle.SETITEMS[0]](reader)
+
+
+def _check_keys(keys: list[Any]) -> None:
+    for key in keys:
+        if not isinstance(key, (str, bytes)):
+            raise pickle.UnpicklingError(f"a key of its dict is a {type(key).__name__}")
+
+
+class _Instructions(dict[int, Callable[[Any], None]]):
+    def __missing__(self, code: int) -> Callable[[Any], None]:
+        raise pickle.UnpicklingError(f"instruction {bytes([code])!r}, which a batch of CIFAR-10 has no use for")
+
+
+_PLAIN = (
+    *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE),
+    *(pickle.INT, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1),
+    *(pickle.BINSTRING, pickle.SHORT_BINSTRING),
+    *(pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINBYTES, pickle.SHORT_BINBYTES),
+    *(pickle.EMPTY_DICT, pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS),
+    *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+    *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET),
+    *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE),
+)
+
+
 class _Reader(pickle._Unpickler):
+    dispatch = _Instructions(
+        {code[0]: pickle._Unpickler.dispatch[code[0]] for code in _PLAIN}
+        | {pickle.BUILD[0]: _build, pickle.SETITEM[0]: _set_item, pickle.SETITEMS[0]: _set_items}
+    )
+
     def find_class(self, module: str, name: str) -> Any:
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
             return _keeper("array")
