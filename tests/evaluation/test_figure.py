@@ -40,8 +40,8 @@ def test_a_figure_is_the_same_each_time(tmp_path: Path) -> None:
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
-@pytest.mark.parametrize("length", [1, 50, 100, 5000])
-@pytest.mark.parametrize("level", [0.0, 0.9, 1.0])
+@pytest.mark.parametrize("length", [1, 100, 5000])
+@pytest.mark.parametrize("level", [0.0, 0.9])
 def test_any_length_and_level(tmp_path: Path, length: int, level: float) -> None:
     draw(tmp_path / "f.png", np.full(length, level), curves() if length >= 100 else (), name="x", title="t")
     image = cv2.imread(str(tmp_path / "f.png"))
