@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from caffe2torch.net import CaffeNet
     from caffe2torch.prototxt import read_net, read_solver
     from caffe2torch.retrieval.readers import read_codes
+    from caffe2torch.saving import save
 
 __all__ = [
     "Caffe2TorchError",
@@ -33,6 +34,7 @@ __all__ = [
     "read_net",
     "read_solver",
     "register",
+    "save",
     "write_caffemodel",
     "write_hdf5",
 ]
@@ -48,6 +50,7 @@ _HOMES = {
     "read_net": "prototxt",
     "read_solver": "prototxt",
     "register": "layers.registry",
+    "save": "saving",
     "write_caffemodel": "caffemodel",
     "write_hdf5": "hdf5",
 }

@@ -21,10 +21,10 @@ LEVELS = [
     {"layers", "fillers", "devices"},
     {"sharing", "overwriting", "net", "build"},
     {"matching"},
-    {"loading"},
+    {"loading", "saving"},
     {"solver"},
     {"extract", "verify"},
-    {"evaluation", "browse", "project", "release"},
+    {"evaluation", "browse", "project", "release", "surgery"},
     {"cli", "commands", "__main__"},
 ]
 TORCH_BEGINS = 5

@@ -5,17 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor
-
-from caffe2torch import schema
-from caffe2torch.blobs import Array
 from caffe2torch.caffemodel import write_caffemodel
 from caffe2torch.errors import FormatError
 from caffe2torch.files import make_folder
 from caffe2torch.hdf5 import write_hdf5
 from caffe2torch.loading import load_weights
 from caffe2torch.net import CaffeNet
-from caffe2torch.schema import Message
+from caffe2torch.saving import net_message, weights_of
 from caffe2torch.solver.events import Events
 from caffe2torch.solver.settings import Settings
 from caffe2torch.solver.state import SolverState, write_state
@@ -33,30 +29,6 @@ def write_snapshot(settings: Settings, net: CaffeNet, state: SolverState, events
     events.snapshotting(target, state=True, hdf5=hdf5)
     write_state(target, replace(state, learned_net=str(model)), hdf5=hdf5)
     return model, target
-
-
-def weights_of(net: CaffeNet) -> dict[str, list[Array]]:
-    """Layer name -> its blobs, as a weights file holds them."""
-    return {
-        node.name: [_array(value) for _, value in layer.blob_items()]
-        for node, layer in net.built()
-        if layer.blob_items()
-    }
-
-
-def net_message(net: CaffeNet) -> Message:
-    """The NetParameter of a built net: the layers of its state, each with its phase, as Caffe writes it."""
-    graph = net.structure.graph
-    message = schema.new("NetParameter")
-    message.name = graph.name
-    for node in sorted((*graph.sources, *graph.nodes), key=lambda node: node.index):
-        message.layer.add().CopyFrom(node.message)
-    return message
-
-
-def _array(value: Tensor) -> Array:
-    array: Array = value.detach().cpu().float().numpy()
-    return array
 
 
 def restore_weights(net: CaffeNet, path: Path, state: SolverState, root: Path) -> None:

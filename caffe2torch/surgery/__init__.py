@@ -1,0 +1,1 @@
+"""Surgery on nets: operations that make a new net and its weights out of old ones."""
