@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,41 +62,53 @@ def write_papers_dataset(
     if passes < 1:
         raise ValueError(f"passes: expected 1 or more, found {passes}")
     layout = Layout(Path(root))
-    lists = {layout.train_list: list_text(TRAIN_WALK, first=first), layout.test_list: list_text(TEST_WALK, first=first)}
-    for path, text in lists.items():
+    for path, text in _lists(layout, first).items():
         _is_right(path, text.encode(), force=force)  # better now than after 60,000 pictures
-    total, done, written, size = first * len(BATCHES), 0, 0, 0
+    total, done, new, size = first * len(BATCHES), 0, 0, 0
     labels: dict[str, NDArray[np.uint8]] = {}
     for batch in cifar.batches():
         part = batch.first(first)
         labels[part.name] = part.labels
-        make_folder(layout.dataset / part.name)
-        chunks = [range(start, min(start + CHUNK, first)) for start in range(0, first, CHUNK)]
-        executor = ThreadPoolExecutor(workers or os.cpu_count())
-        try:
-            for new, count in executor.map(lambda chunk: _write_chunk(part, chunk, layout, passes, force), chunks):  # noqa: B023 - ends before the next batch
-                written, size = written + new, size + count
-                done = min(done + CHUNK, total)
-                progress(done, total)
-        finally:
-            executor.shutdown(cancel_futures=True)
-    lists[layout.train_labels] = label_text(TRAIN_WALK, labels, first=first)
-    lists[layout.test_labels] = label_text(TEST_WALK, labels, first=first)
-    lists[layout.labelled_train_list] = labelled_list_text(TRAIN_WALK, labels, first=first)
-    lists[layout.labelled_test_list] = labelled_list_text(TEST_WALK, labels, first=first)
-    for path, text in lists.items():
+        for count, written, length in _write_pictures(part, layout, passes, force=force, workers=workers):
+            done, new, size = done + count, new + written, size + length
+            progress(done, total)
+    for path, text in (_lists(layout, first) | _label_files(layout, first, labels)).items():
         _write(path, text.encode(), force=force)
-    return Written(layout, written, total - written, size)
+    return Written(layout, new, total - new, size)
 
 
-def _write_chunk(batch: Batch, chunk: range, layout: Layout, passes: int, force: bool) -> tuple[int, int]:
-    """Write these pictures; returns how many were not there yet, and the bytes of all."""
-    new, size = 0, 0
-    for index in chunk:
-        data = papers_jpeg(batch.images[index], passes=passes)
-        new += _write(layout.picture(batch.name, index), data, force=force)
-        size += len(data)
-    return new, size
+def _lists(layout: Layout, first: int) -> dict[Path, str]:
+    return {layout.train_list: list_text(TRAIN_WALK, first=first), layout.test_list: list_text(TEST_WALK, first=first)}
+
+
+def _label_files(layout: Layout, first: int, labels: dict[str, NDArray[np.uint8]]) -> dict[Path, str]:
+    return {
+        layout.train_labels: label_text(TRAIN_WALK, labels, first=first),
+        layout.test_labels: label_text(TEST_WALK, labels, first=first),
+        layout.labelled_train_list: labelled_list_text(TRAIN_WALK, labels, first=first),
+        layout.labelled_test_list: labelled_list_text(TEST_WALK, labels, first=first),
+    }
+
+
+def _write_pictures(
+    batch: Batch, layout: Layout, passes: int, *, force: bool, workers: int | None
+) -> Iterator[tuple[int, int, int]]:
+    """Write the pictures of a batch; after each chunk yields how many it has, how many were not there, and bytes."""
+    make_folder(layout.dataset / batch.name)
+
+    def write(chunk: range) -> tuple[int, int, int]:
+        new, size = 0, 0
+        for index in chunk:
+            data = papers_jpeg(batch.images[index], passes=passes)
+            new += _write(layout.picture(batch.name, index), data, force=force)
+            size += len(data)
+        return len(chunk), new, size
+
+    executor = ThreadPoolExecutor(workers or os.cpu_count())
+    try:
+        yield from executor.map(write, [range(i, min(i + CHUNK, len(batch))) for i in range(0, len(batch), CHUNK)])
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def _write(path: Path, data: bytes, *, force: bool) -> bool:
