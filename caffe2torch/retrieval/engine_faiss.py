@@ -5,7 +5,8 @@ What was measured with faiss 1.15 on 48-bit codes and decides the form:
 - ``IndexBinaryFlat`` scans codes padded to 8 bytes three to four times as fast as those of 6: it has loops for words.
 - Its counting selection (``use_heap=False``) keeps ties in database order, also at the k-th place, but looks at every
   distance one by one. ``hammings``, which only writes distances, is six times as fast; the selection of ``scan``, a
-  comparison with a bound, leaves most of that. For few codes, or for large k, the counting selection is the faster one.
+  comparison with a bound, leaves most of that. For few codes the counting selection is the faster one, and where much
+  of the database is asked for, numpy's sort.
 - faiss' own threads meet after each 65,536 codes and lose more time waiting than they gain, unless OpenMP was told to
   wait passively before it was loaded. So each task here runs on one OpenMP thread, and tasks are spread over ours.
 
@@ -23,7 +24,7 @@ import numpy.typing as npt
 
 from caffe2torch.errors import MissingPackageError
 from caffe2torch.retrieval.codes import Packed
-from caffe2torch.retrieval.engine_numpy import NumpyEngine
+from caffe2torch.retrieval.engine_numpy import SORT_ALL, sort_all
 from caffe2torch.retrieval.hamming import (
     Distances,
     Neighbours,
@@ -39,8 +40,7 @@ from caffe2torch.retrieval.scan import PAIRS, Kernel, Scan
 QUERIES_PER_TASK = 16
 WORDS_OF_HAMMINGS = (1, 2, 4, 8)
 """Codes of other lengths make ``hammings`` of faiss 1.8 read beyond its arrays; numpy counts them."""
-FEW_CODES = 1 << 15
-SORT_ALL = 4
+FEW_CODES = 1 << 16
 MOST_PLACES = 1 << 23
 """Places of 8 bytes, k for each possible distance, that the counting selection of one query may take."""
 PLACES_PER_TASK = 1 << 20
@@ -65,14 +65,12 @@ class FaissEngine:
     def search(self, queries: Packed, k: int) -> tuple[Positions, Distances]:
         """The k nearest of each of (Q, width) queries, as (Q, k) positions and distances; k is at most N."""
         words = self._widened(queries)
-        if len(self) > FEW_CODES and k * SORT_ALL <= len(self):
-            return self._scan.search(words, k)
         places = k * (64 * self.words.shape[1] + 1)
-        if places > MOST_PLACES:
-            return NumpyEngine(self.words.view(np.uint8), 64 * self.words.shape[1], threads=self.threads).search(
-                words.view(np.uint8), k
-            )
-        return self._count(words, k, block=max(1, min(QUERIES_PER_TASK, PLACES_PER_TASK // places)))
+        if len(self) <= FEW_CODES and places <= MOST_PLACES:
+            return self._count(words, k, block=max(1, min(QUERIES_PER_TASK, PLACES_PER_TASK // places)))
+        if k * SORT_ALL <= len(self):
+            return self._scan.search(words, k)
+        return sort_all(self.words, words, 64 * self.words.shape[1], k, threads=self.threads)
 
     def within(self, queries: Packed, radius: int) -> Neighbours:
         """All codes at a distance of at most ``radius`` of each query."""

@@ -18,7 +18,7 @@ from caffe2torch.retrieval.hamming import (
 from caffe2torch.retrieval.scan import PAIRS, Scan
 
 QUERIES_PER_TASK = 16
-SORT_ALL = 4
+SORT_ALL = 16
 """From N / SORT_ALL results on, sorting all N distances is the faster way."""
 
 
@@ -39,24 +39,27 @@ class NumpyEngine:
     def search(self, queries: Packed, k: int) -> tuple[Positions, Distances]:
         """The k nearest of each of (Q, width) queries, as (Q, k) positions and distances; k is at most N."""
         words = as_words(queries, self.bits)
-        return self._sort_all(words, k) if k * SORT_ALL > len(self.words) else self._scan.search(words, k)
+        if k * SORT_ALL > len(self.words):
+            return sort_all(self.words, words, self.bits, k, threads=self.threads)
+        return self._scan.search(words, k)
 
     def within(self, queries: Packed, radius: int) -> Neighbours:
         """All codes at a distance of at most ``radius`` of each query."""
         return self._scan.within(as_words(queries, self.bits), radius)
 
-    def _sort_all(self, queries: Words, k: int) -> tuple[Positions, Distances]:
-        """numpy's stable sort of short integers, which distances are, is a radix sort."""
-        positions = np.empty((len(queries), k), np.int64)
-        distances = np.empty((len(queries), k), np.int32)
 
-        def work(start: int, stop: int) -> None:
-            popcount = Popcount(self.words, self.bits, len(self.words))
-            for row in range(start, stop):
-                far = popcount.distances(queries[row], self.words)
-                order = np.argsort(far, kind="stable")[:k]
-                positions[row], distances[row] = order, far[order]
+def sort_all(codes: Words, queries: Words, bits: int, k: int, *, threads: int) -> tuple[Positions, Distances]:
+    """The first k of all: numpy's stable sort of short integers, which distances are, is a radix sort."""
+    positions = np.empty((len(queries), k), np.int64)
+    distances = np.empty((len(queries), k), np.int32)
 
-        for _ in in_threads(work, len(queries), threads=self.threads, block=QUERIES_PER_TASK):
-            pass
-        return positions, distances
+    def work(start: int, stop: int) -> None:
+        popcount = Popcount(codes, bits, len(codes))
+        for row in range(start, stop):
+            far = popcount.distances(queries[row], codes)
+            order = np.argsort(far, kind="stable")[:k]
+            positions[row], distances[row] = order, far[order]
+
+    for _ in in_threads(work, len(queries), threads=threads, block=QUERIES_PER_TASK):
+        pass
+    return positions, distances

@@ -38,6 +38,7 @@ WORTHWHILE = 1.5
 RANK_ALL = 4
 """From N / RANK_ALL results on most groups are expanded, and the search through all codes is faster."""
 QUERIES_PER_BLOCK = 32
+MANY_QUERIES = 128
 PAIRS_PER_SORT = 1 << 20
 
 
@@ -117,7 +118,8 @@ class GroupedEngine:
             rows = slice(start, stop)
             positions[rows], distances[rows] = self._expand(groups[rows], near[rows], k)
 
-        for _ in in_threads(work, len(queries), threads=default_threads(), block=QUERIES_PER_BLOCK):
+        threads = default_threads() if len(queries) >= MANY_QUERIES else 1  # starting some takes longer
+        for _ in in_threads(work, len(queries), threads=threads, block=QUERIES_PER_BLOCK):
             pass
         return positions, distances
 

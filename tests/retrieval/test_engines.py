@@ -20,11 +20,20 @@ from caffe2torch.retrieval.engines import Engine, Make, engine_maker
 from caffe2torch.retrieval.grouping import GroupedEngine
 from retrieval.naive import draw_codes, naive_search, naive_within
 
+
+class CountingFaiss(FaissEngine):
+    """Always by faiss' counting selection, which is otherwise taken for few codes."""
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._count(self._widened(queries), k, block=3)
+
+
 MAKERS: dict[str, Make] = {
     "numpy": NumpyEngine,
     "numpy on three threads": lambda packed, bits: NumpyEngine(packed, bits, threads=3),
     "faiss": FaissEngine,
     "faiss on three threads": lambda packed, bits: FaissEngine(packed, bits, threads=3),
+    "faiss, counting": CountingFaiss,
     "torch": lambda packed, bits: TorchEngine(packed, bits, device="cpu"),
     "numpy, grouped": lambda packed, bits: GroupedEngine(packed, bits, NumpyEngine),
     "faiss, grouped": lambda packed, bits: GroupedEngine(packed, bits, FaissEngine),
@@ -44,11 +53,14 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "QUERIES_PER_TASK", 4)
     monkeypatch.setattr(scan, "SAMPLE", 50)
     monkeypatch.setattr(scan, "ROWS_PER_TASK", 50)
+    for module in (engine_numpy, engine_faiss):
+        monkeypatch.setattr(module, "SORT_ALL", 4)
     for module in (scan, engine_numpy, engine_faiss):
         monkeypatch.setattr(module, "PAIRS", 150)
     monkeypatch.setattr("caffe2torch.retrieval.engine_torch.ROWS_PER_BLOCK", 64)
     monkeypatch.setattr("caffe2torch.retrieval.engine_torch.QUERIES_PER_BLOCK", 3)
     monkeypatch.setattr("caffe2torch.retrieval.grouping.QUERIES_PER_BLOCK", 3)
+    monkeypatch.setattr("caffe2torch.retrieval.grouping.MANY_QUERIES", 5)
     monkeypatch.setattr("caffe2torch.retrieval.grouping.PAIRS_PER_SORT", 50)
 
 
@@ -133,6 +145,7 @@ def test_the_engines_agree(data: st.DataObject, bits: int, count: int) -> None:
 
 @pytest.mark.parametrize("limit", ["MOST_PLACES", "PLACES_PER_TASK"])
 def test_faiss_at_large_k_gives_the_same(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_faiss, "FEW_CODES", 1 << 16)
     monkeypatch.setattr(engine_faiss, limit, 100)
     codes = draw_codes(200, 48, distinct=30)
     same(FaissEngine(codes, 48), codes[:9], codes, 48, 60)
