@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from caffe2torch.errors import Caffe2TorchError
     from caffe2torch.graph import build_graph
     from caffe2torch.hdf5 import write_hdf5
+    from caffe2torch.importing import to_caffe
     from caffe2torch.layers.registry import Layer, register
     from caffe2torch.loading import load
     from caffe2torch.net import CaffeNet
@@ -35,6 +36,7 @@ __all__ = [
     "read_solver",
     "register",
     "save",
+    "to_caffe",
     "write_caffemodel",
     "write_hdf5",
 ]
@@ -51,6 +53,7 @@ _HOMES = {
     "read_solver": "prototxt",
     "register": "layers.registry",
     "save": "saving",
+    "to_caffe": "importing",
     "write_caffemodel": "caffemodel",
     "write_hdf5": "hdf5",
 }

@@ -24,7 +24,7 @@ LEVELS = [
     {"loading", "saving"},
     {"solver"},
     {"extract", "verify"},
-    {"evaluation", "browse", "project", "release", "surgery"},
+    {"evaluation", "browse", "export", "importing", "project", "release", "surgery"},
     {"cli", "commands", "__main__"},
 ]
 TORCH_BEGINS = 5
