@@ -150,7 +150,7 @@ def next_commands(project: Project, images: Path, root: Path | None) -> dict[str
     train = ["train", "--solver", folder / "solver.prototxt", *(["--weights", weights] if weights else [])]
     if Path("train_val.prototxt").exists() and folder.resolve() != Path().resolve():
         train += ["--root", folder]  # or else the one that lies here would be trained
-    commands["train (Ctrl-C keeps what is done)"] = _line(*train)
+    commands["train (Ctrl-C keeps what is done; --precision bf16 is faster where the processor has it)"] = _line(*train)
     commands["see how it went"] = _line("plot-log", folder / f"{project.name}.log", "-o", folder / "curves.png")
     model = ["--model", folder]
     commands["measure it"] = _line("evaluate", *model, *lists, "--out", folder / "evaluation")

@@ -65,7 +65,7 @@ BASES = {
             batch=64,
             test_batch=100,
             epochs=20,
-            least=1200,
+            least=500,
             solver={
                 **{"type": "Nesterov", "base_lr": 0.05, "momentum": 0.9, "weight_decay": 0.0005},
                 **{"lr_policy": "poly", "power": 1.0},

@@ -15,7 +15,6 @@ from caffe2torch.errors import FormatError, ImageError, UsageError
 
 Labels = NDArray[np.int64]
 _WORD = re.compile(r"^(.*\S)[ \t]+(\S+)$", re.DOTALL)
-_FLAGS = re.compile(r"^(.*\S)((?:[ \t]+(?:-1|[+]?[01]))+)$", re.DOTALL)
 _NUMBERED = re.compile(r"\.\w{2,5}(?:[ \t]+[+-]?\d+)+$")
 """A suffix and numbers behind it."""
 _LINE = 1 << 16
@@ -96,9 +95,7 @@ def _numbers(names: Sequence[str], classes: Sequence[str] | None, source: Path) 
 def _from_list(path: Path, root: Path | None, classes: Sequence[str] | None) -> Collection:
     """One label or several, told by the first line: several are written as 0 and 1 (or -1 and 1)."""
     lines = _read_lines(path)
-    flags = [_FLAGS.match(text) for _, text in lines]
-    first = flags[0]
-    several = first is not None and len(first[2].split()) > 1
+    several = len(_flags(lines[0][1])[1]) > 1
     names, labels, known, notes = (_several if several else _single)(path, lines, classes)
     seen: dict[str, int] = {}
     for (number, _), name in zip(lines, names, strict=True):
@@ -146,21 +143,28 @@ def _single(path: Path, lines: Sequence[tuple[int, str]], classes: Sequence[str]
     return names, np.array([place[word] for word in words], np.int64), known, notes
 
 
+def _flags(text: str) -> tuple[str, list[int]]:
+    """The path, and the numbers 0, 1 and -1 at the end of the line."""
+    found: list[int] = []
+    while (match := _WORD.match(text)) and match[2] in ("0", "1", "+1", "-1"):
+        text = match[1]
+        found.append(int(match[2]))
+    return text, found[::-1]
+
+
 def _several(path: Path, lines: Sequence[tuple[int, str]], classes: Sequence[str] | None) -> Parsed:
     """A path and a 0 or 1 for each label there is. Where -1 occurs, it is the no and 0 stands for unknown."""
     names: list[str] = []
     rows: list[list[int]] = []
     for number, text in lines:
-        match = _FLAGS.match(text)
-        row = match[2].split() if match else []
+        name, row = _flags(text)
         if rows and len(row) != len(rows[0]):
             raise FormatError(
                 f"{path}:{number}: {text[:200]!r} has {len(row)} labels of 0 and 1, those above have {len(rows[0])}; "
                 "each line needs a 0 or 1 for every label there is"
             )
-        assert match is not None
-        names.append(match[1])
-        rows.append([int(word) for word in row])
+        names.append(name)
+        rows.append(row)
     labels = np.array(rows, np.int64)
     if not (labels == -1).any():
         labels = np.where(labels == 1, 1, -1)

@@ -99,7 +99,7 @@ def _toml(parts: Parts) -> str:
     thing = "labels" if shape.several else "classes"
     values: dict[str, Any] = {
         "schema": SCHEMA,
-        "title": f"{shape.name}: {base.method}, {shape.bits} bits, {shape.classes} {thing}",
+        "title": f"{base.method}, {shape.bits} bits, {shape.classes} {thing}",
         "paper": base.paper or entry.paper,
         "deploy": "deploy.prototxt",
         "with_classifier": "with_classifier.prototxt",
