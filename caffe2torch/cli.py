@@ -16,7 +16,8 @@ from caffe2torch.errors import Caffe2TorchError, UsageError
 
 COMMANDS = (
     *("extract", "evaluate", "search", "serve", "index", "train", "plot-log", "new-project"),
-    *("info", "verify", "layers", "draw", "zoo", "download", "cifar10"),
+    "convert",
+    *("info", "verify", "layers", "draw", "diff", "edit", "zoo", "download", "cifar10"),
     *("convert_imageset", "compute_image_mean"),
 )
 

@@ -1,0 +1,224 @@
+"""Write a net as plain PyTorch, ONNX or a torch.export program that needs neither Caffe nor caffe2torch.
+
+  caffe2torch convert deploy.prototxt x.caffemodel -o x/   model.py, model.safetensors and a README
+  caffe2torch convert ssdh48_small -o ssdh48_small/        a model of the zoo, with its preprocessing
+  caffe2torch convert --all -o models/                     every model of the zoo whose weights are here
+  caffe2torch convert deploy.prototxt x.caffemodel -o x/ --format onnx pt2 --blob fc7 prob
+  caffe2torch convert ssdh48_small -o onnx/ --format onnx --with-preprocessing
+
+What was written is run in a fresh interpreter and compared with the Caffe net on random input: bit-equal, or it says
+how far off. Files that exist are not replaced without --force.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from caffe2torch.export import Result, Settings
+    from caffe2torch.export.models import Convertible
+
+HELP = "write a net as plain PyTorch source, safetensors, ONNX or a torch.export program"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from caffe2torch.commands.options import add_match_options, add_net_options
+
+    parser.add_argument("net", nargs="?", metavar="NET", help="prototxt of the net, or the name of a model of the zoo")
+    parser.add_argument("weights", nargs="?", metavar="WEIGHTS", help=".caffemodel or .caffemodel.h5")
+    parser.add_argument("-o", "--out", metavar="DIR", help="the folder to write into")
+    parser.add_argument("--all", action="store_true", help="every model of the zoo whose weights are here, to DIR/NAME")
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        action="extend",
+        metavar="FORM",
+        help="what to write: source, safetensors, pt (a state dict), pt2 (torch.export), onnx; default: source "
+        "safetensors",
+    )
+    parser.add_argument("--blob", nargs="+", default=[], metavar="NAME", help="the outputs; default: the net's own")
+    parser.add_argument("--half", action="store_true", help="float16 weights")
+    parser.add_argument(
+        "--with-preprocessing",
+        action="store_true",
+        help="pt2 and onnx take RGB pictures (N, height, width, 3), uint8, and prepare them",
+    )
+    parser.add_argument(
+        "--preprocess",
+        nargs="+",
+        metavar="SETTING",
+        help="for a net that is not of the zoo: a zoo model whose preprocessing to use, and settings KEY=VALUE over it",
+    )
+    parser.add_argument("--mean", metavar="FILE", help="mean image for --preprocess: .binaryproto, .npy or .mat")
+    parser.add_argument("--no-check", action="store_true", help="do not run what was written")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
+    parser.add_argument("--table", metavar="FILE.md", help="instead: convert all known models and write what came out")
+    parser.add_argument(
+        "--models", metavar="DIR", help="for --table: a folder of more models (X.prototxt beside X*.caffemodel)"
+    )
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+    add_net_options(parser)
+    add_match_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert one model, or all; returns 1 where a written form is far off."""
+    from caffe2torch.errors import UsageError
+
+    if args.table:
+        return _table(args)
+    if not args.out:
+        raise UsageError("no folder to write into: give -o DIR")
+    if args.all == bool(args.net):
+        raise UsageError("give a net (prototxt and weights, or the name of a model), or --all; see --help")
+    results = _all(args) if args.all else [_one(args)]
+    if args.json:
+        facts = [_facts(result) for result in results]
+        print(json.dumps(facts if args.all else facts[0], indent=2))
+    else:
+        print("\n\n".join(_report(result) for result in results))
+    return int(any(far_off(result) for result in results))
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    from caffe2torch.export import DEFAULT, Settings
+
+    return Settings(
+        formats=tuple(dict.fromkeys(args.format or DEFAULT)),
+        half=args.half,
+        pictures=args.with_preprocessing,
+        check=not args.no_check,
+        force=args.force,
+    )
+
+
+def _one(args: argparse.Namespace) -> Result:
+    from caffe2torch.export import convert
+
+    settings = _settings(args)
+    model = _model(args)
+    _refuse_early(args.out, settings)
+    net = model.load()
+    for note in model.notes:
+        print(f"caffe2torch: note: {note}", file=sys.stderr)
+    return convert(net, args.out, settings=settings, origins=model.origins(), preprocessing=model.preprocessing())
+
+
+def _refuse_early(out: str, settings: Settings) -> None:
+    """Before the weights are read."""
+    from pathlib import Path
+
+    from caffe2torch.export.convert import refuse_existing
+
+    refuse_existing(Path(out), settings.formats, force=settings.force)
+
+
+def _model(args: argparse.Namespace) -> Convertible:
+    from caffe2torch.commands.options import customise, input_shapes
+    from caffe2torch.errors import UsageError
+    from caffe2torch.export.models import from_files, from_zoo
+
+    if args.phase != "test":
+        raise UsageError("--phase train: only the net of the test phase is written")
+    customise(args)
+    if args.weights is None:
+        return from_zoo(args.net, blobs=tuple(args.blob))
+    return from_files(
+        args.net,
+        args.weights,
+        blobs=tuple(args.blob),
+        preprocess=args.preprocess or (),
+        mean=args.mean,
+        level=args.level,
+        stages=args.stage,
+        input_shapes=input_shapes(args.input),
+        allow_unknown=args.allow_unknown,
+        allow_missing=args.allow_missing,
+        ignore_extra=args.ignore_extra,
+        protos=args.proto,
+    )
+
+
+def _all(args: argparse.Namespace) -> list[Result]:
+    from pathlib import Path
+
+    from caffe2torch import zoo
+    from caffe2torch.errors import UsageError, ZooError
+    from caffe2torch.export import convert
+    from caffe2torch.export.models import from_zoo
+
+    settings, results, absent = _settings(args), [], []
+    for name in zoo.names():
+        try:
+            model = from_zoo(name, blobs=tuple(args.blob))
+        except ZooError:
+            absent.append(name)
+            continue
+        print(f"caffe2torch: {name}", file=sys.stderr)
+        folder = Path(args.out) / name
+        results.append(
+            convert(
+                model.load(),
+                folder,
+                settings=settings,
+                origins=model.origins(),
+                preprocessing=model.preprocessing(),
+            )
+        )
+    if absent:
+        print(f"caffe2torch: note: not on this machine: {', '.join(absent)}", file=sys.stderr)
+    if not results:
+        raise UsageError("no model's weights are on this machine; `caffe2torch download NAME` fetches one")
+    return results
+
+
+def _table(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from caffe2torch.export.table import write_table
+
+    write_table(
+        Path(args.table), Path(args.models) if args.models else None, say=lambda line: print(line, file=sys.stderr)
+    )
+    print(f"wrote {args.table}")
+    return 0
+
+
+def far_off(result: Result) -> bool:
+    """Whether a form differs from the Caffe net by more than rounding; float16 is measured, not judged."""
+    return any(file.check is not None and file.check.relative > 1e-2 for file in result.files)
+
+
+def _report(result: Result) -> str:
+    lines = [f"{result.folder}: written in {result.seconds:.2f} s"]
+    for file in result.files:
+        said = file.check.text() if file.check else f"not checked: {file.unchecked}"
+        lines.append(f"  {file.path.name:18} {file.size:>13,} bytes  {file.seconds:6.2f} s  {said}")
+    spent = sum({id(file.check): file.check.seconds for file in result.files if file.check}.values())
+    lines += [f"  checks took {spent:.2f} s"] * bool(spent)
+    lines += [f"  other than in Caffe: {note}" for note in result.notes]
+    return "\n".join(lines)
+
+
+def _facts(result: Result) -> dict[str, Any]:
+    return {
+        "folder": str(result.folder),
+        "seconds": result.seconds,
+        "notes": list(result.notes),
+        "files": [
+            {
+                "form": file.form,
+                "path": str(file.path),
+                "bytes": file.size,
+                "seconds": file.seconds,
+                "equal": file.check.equal if file.check else None,
+                "largest_difference": file.check.largest if file.check else None,
+                "largest_value": file.check.scale if file.check else None,
+                "unchecked": file.unchecked or None,
+            }
+            for file in result.files
+        ],
+    }

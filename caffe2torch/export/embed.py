@@ -1,0 +1,37 @@
+"""The text of helper functions and classes, with the other helpers that they use."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Collection
+from functools import lru_cache
+
+from caffe2torch.export import helpers
+
+HELPERS: tuple[str, ...] = tuple(
+    name for name, value in vars(helpers).items() if getattr(value, "__module__", "") == helpers.__name__
+)
+"""Names of all helpers, in the order of their file."""
+
+
+@lru_cache
+def _text(name: str) -> str:
+    return inspect.getsource(getattr(helpers, name))
+
+
+@lru_cache
+def _uses(name: str) -> frozenset[str]:
+    """The other helpers named in a helper's text."""
+    found = {node.id for node in ast.walk(ast.parse(_text(name))) if isinstance(node, ast.Name)}
+    return frozenset(found & set(HELPERS)) - {name}
+
+
+def embedded(wanted: Collection[str]) -> list[str]:
+    """The texts of these helpers and of all they use, in the order of the file, each followed by two empty lines."""
+    needed, left = set(wanted), list(wanted)
+    while left:
+        new = _uses(left.pop()) - needed
+        needed |= new
+        left += new
+    return [_text(name) + "\n" for name in HELPERS if name in needed]
