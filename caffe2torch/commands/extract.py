@@ -52,8 +52,8 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--model",
         metavar="NAME",
-        help="a model of the zoo (`caffe2torch zoo` lists them), or the folder of a project (`caffe2torch new-project`); "
-        "default: the bundled ssdh48_small",
+        help="a model of the zoo (`caffe2torch zoo` lists them), or the folder of a project (`caffe2torch "
+        "new-project`); default: the bundled ssdh48_small",
     )
     group.add_argument("--net", metavar="FILE", help="a deploy prototxt of your own; needs --weights and --preprocess")
     group.add_argument(
