@@ -23,7 +23,9 @@ FILE = "project.toml"
 def is_project(name: str) -> bool:
     """Whether ``name``, which no model of the zoo has, is meant to be a folder."""
     separators = [separator for separator in (os.sep, os.altsep) if separator]
-    return Path(name).is_dir() or Path(name).name == FILE or any(separator in name for separator in separators)
+    if Path(name).name == FILE or any(separator in name for separator in separators):
+        return True
+    return os.path.isdir(name)  # noqa: PTH112  Path.is_dir raises for names that no folder can have
 
 
 def read_project(name: str) -> Entry:
@@ -31,8 +33,8 @@ def read_project(name: str) -> Entry:
     given = Path(name)
     folder = given.parent if given.name == FILE else given
     path = folder / FILE
-    if not path.is_file():
-        lacks = "has no" if folder.is_dir() else "is no folder with a"
+    if not os.path.isfile(path):  # noqa: PTH113  likewise
+        lacks = "has no" if os.path.isdir(folder) else "is no folder with a"  # noqa: PTH112
         raise ZooError(f"{folder}: {lacks} {FILE}; `caffe2torch new-project` makes such folders")
     table = read_table(path, "project", advice="make the project anew with `caffe2torch new-project --force`")
     schema = table.required("schema", int)

@@ -108,3 +108,9 @@ def test_folders_that_are_no_projects(folder: Path, name: str) -> None:
 def test_other_names_are_still_the_zoos(folder: Path) -> None:
     with pytest.raises(ZooError, match="did you mean ssdh48_small"):
         zoo.entry("ssdh48_smal")
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, f"m/{'a' * 5000}", "m\0"])
+def test_a_name_no_folder_can_have(folder: Path, name: str) -> None:
+    with pytest.raises(ZooError):
+        zoo.entry(name)
