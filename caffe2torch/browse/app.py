@@ -193,6 +193,8 @@ class _Pages:
         """Why a request was not answered."""
         if _wants_json():
             return self.respond(json.dumps({"error": message}).encode(), "application/json", status=status)
+        if status == 403:  # who may not ask learns nothing about the database
+            return self.respond(f"{message}\n".encode(), "text/plain; charset=utf-8", status=status)
         return self.html(problem_content(message), status=status)
 
     @staticmethod

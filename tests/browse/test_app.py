@@ -153,6 +153,15 @@ def test_other_names_are_refused(client: Any, host: str) -> None:
     assert client.get("/picture/0", headers={"Host": host}).status_code in (400, 403)
 
 
+@pytest.mark.parametrize("path", ["/", "/like/0", "/nothing"])
+def test_other_names_learn_nothing_about_the_database(client: Any, path: str) -> None:
+    response = client.get(path, headers={"Host": "evil.example"})
+    assert (response.status_code, response.mimetype) == (403, "text/plain")
+    assert response.text.startswith("this page is not called 'evil.example'")
+    assert "codes.h5" not in response.text
+    assert "ssdh48_small" not in response.text
+
+
 def test_other_sites_may_not_search(client: Any, database: Database) -> None:
     data = {"picture": (io.BytesIO(Path(database.codes.paths[0]).read_bytes()), "x.png")}
     assert client.post("/search", data=data, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
