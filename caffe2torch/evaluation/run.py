@@ -19,7 +19,7 @@ from caffe2torch.retrieval.protocol import Scores, evaluate
 from caffe2torch.retrieval.readers import read_codes
 
 DEFAULT_K = 1000
-ALSO_DECISIVE = ("precision", "exif", "pictures_as")
+ALSO_DECISIVE = ("precision", "pictures_as")
 """Of the provenance, beside what ``check_comparable`` knows: what else two sets of codes must have in common."""
 
 Progress = Callable[[str, int, int], None]

@@ -17,6 +17,7 @@ from caffe2torch.extract.contents import Contents
 from caffe2torch.extract.matfile import write_codes_mat, write_features_mat
 from caffe2torch.files import atomic_path
 from caffe2torch.hdf5_output import hdf5_output
+from caffe2torch.retrieval.checked import FORMAT, VERSION
 from caffe2torch.retrieval.codes import BIT_ORDER, THRESHOLD, as_text, packed_width
 
 ROWS = 1024  # rows in one compressed piece of an .h5 dataset
@@ -58,7 +59,7 @@ def write_h5(path: Path, contents: Contents) -> None:
     """Datasets ``codes``, ``paths``, and ``features``, ``labels``, ``errors`` where there are any."""
     rows, text = contents.rows, h5py.string_dtype("utf-8")
     with hdf5_output(path) as (file, check):
-        file.attrs["format"] = "caffe2torch codes 1"
+        file.attrs["format"] = f"{FORMAT}{VERSION}"
         file.attrs["bits"] = contents.bits
         file.attrs["bit_order"] = BIT_ORDER
         file.attrs["threshold"] = THRESHOLD

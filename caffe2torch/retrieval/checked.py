@@ -16,6 +16,9 @@ from caffe2torch.retrieval.codes import MAX_BITS, Codes, packed_width
 MAX_RATIO = 1100
 SLACK = 1 << 20
 
+FORMAT, VERSION = "caffe2torch codes ", 1
+"""The mark of an .h5 codes file: this text and the version."""
+
 
 def plausible(claimed: int, size: int) -> bool:
     """Whether a file of ``size`` bytes may hold an array of ``claimed`` bytes."""
@@ -46,6 +49,20 @@ def bit_count(path: Path, value: Any) -> int:
     if not isinstance(value, (int, np.integer)) or not 1 <= value <= MAX_BITS:
         raise FormatError(f"{path}: the number of bits is {value!r}, expected 1 to {MAX_BITS}")
     return int(value)
+
+
+def known_format(path: Path, value: Any) -> None:
+    """Raise FormatError for the codes of a newer program, or of another; files without the mark are taken."""
+    if value is None:
+        return
+    text = str(value)
+    name, _, version = text.rpartition(" ")
+    if f"{name} " != FORMAT or not version.isdecimal():
+        raise FormatError(f"{path}: its format is {text[:80]!r}, expected '{FORMAT}{VERSION}'")
+    if int(version[:9]) > VERSION:
+        raise FormatError(
+            f"{path}: version {version[:9]} of the codes file, this program reads up to {VERSION}; update caffe2torch"
+        )
 
 
 def as_str(path: Path, value: Any) -> str:

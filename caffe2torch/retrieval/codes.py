@@ -24,7 +24,8 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """The codes of a set of images: ``packed`` is (N, ceil(bits / 8)), row i belongs to ``paths[i]``.
+    """The codes of a set of images: ``packed`` is (N, ceil(bits / 8)), row i belongs to ``paths[i]``; ``paths``
+    is empty where nothing names the images, as in most MATLAB files.
 
     ``features`` is (N, D) where a feature blob was saved beside the codes; ``labels`` is (N,) where the images came
     from a list with labels; ``provenance`` says how the codes were made (empty for .csv, which has no place for it).

@@ -5,7 +5,16 @@ from __future__ import annotations
 from caffe2torch.errors import RetrievalError
 from caffe2torch.retrieval.codes import Codes
 
-DECISIVE = ("net_sha256", "weights_sha256", "mean_sha256", "custom_sha256", "preprocessing", "blob", "threshold")
+DECISIVE = (
+    "net_sha256",
+    "weights_sha256",
+    "mean_sha256",
+    "custom_sha256",
+    "preprocessing",
+    "exif",
+    "blob",
+    "threshold",
+)
 """What of the provenance decides the bits. Paths, dates, devices and versions may differ."""
 SHOWN = 60
 

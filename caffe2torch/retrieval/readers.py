@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from caffe2torch.errors import FormatError, UsageError
-from caffe2torch.retrieval.checked import as_str, bit_count, consistent, file_size, h5_array, plausible
+from caffe2torch.retrieval.checked import as_str, bit_count, consistent, file_size, h5_array, known_format, plausible
 from caffe2torch.retrieval.checked import provenance as parse_provenance
 from caffe2torch.retrieval.codes import Codes
 from caffe2torch.retrieval.matlab import MatlabChoice, read_mat
@@ -61,6 +61,7 @@ def read_h5(path: Path, size: int) -> Codes:
     """``codes``, ``paths``, perhaps ``features`` and ``labels``; ``bits`` and ``provenance`` are attributes."""
     try:
         with h5py.File(path, "r") as file:
+            known_format(path, file.attrs.get("format"))
             bits = bit_count(path, file.attrs.get("bits"))
             raw = h5_array(path, file, "paths", size)
             return Codes(

@@ -25,7 +25,7 @@ def small_h5(path: Path, **changes: object) -> Path:
         for name, value in parts.items():
             if value is None:
                 continue
-            if name in ("bits", "provenance"):
+            if name in ("bits", "provenance", "format"):
                 file.attrs[name] = value
             else:
                 file[name] = value
@@ -44,6 +44,9 @@ def small_h5(path: Path, **changes: object) -> Path:
         pytest.param({"paths": ["a"]}, "3 codes but 1 paths", id="paths missing"),
         pytest.param({"labels": [1, 2]}, "3 codes but 2 labels", id="labels missing"),
         pytest.param({"paths": [1, 2, 3]}, "expected text", id="paths are numbers"),
+        pytest.param({"format": "caffe2torch codes 2"}, "version 2 .* up to 1; update", id="newer version"),
+        pytest.param({"format": "other codes 1"}, "format is 'other codes 1'", id="another format"),
+        pytest.param({"format": 1}, "format is '1'", id="format is a number"),
         pytest.param({"provenance": "{"}, "not JSON", id="provenance damaged"),
         pytest.param({"provenance": "[]"}, "expected a JSON object", id="provenance of another kind"),
     ],
