@@ -127,14 +127,18 @@ class Gallery:
 
     def find(self, name: str) -> int | None:
         """The number of the picture recorded as ``name``, or whose file that is; None where it is not in it."""
+        number = self.numbers().get(name)
+        return number if number is not None else self._find_file(Path(name), self.numbers())
+
+    def numbers(self) -> Mapping[str, int]:
+        """The number of each picture by its recorded path; of a path that stands there twice the first."""
         if self._ids is None:
             pairs = list(zip(self.index.codes().paths, self.index.ids.tolist(), strict=False))
-            self._ids = dict(reversed(pairs))  # of a path that stands there twice the first
+            self._ids = dict(reversed(pairs))
             self._names = "\0".join((*self._ids, ""))  # to see quickly that none of a million ends so
-        number = self._ids.get(name)
-        return number if number is not None else self._find_file(Path(name), self._ids)
+        return self._ids
 
-    def _find_file(self, wanted: Path, ids: dict[str, int]) -> int | None:
+    def _find_file(self, wanted: Path, ids: Mapping[str, int]) -> int | None:
         """By the file itself: the few pictures of the same name are compared with it."""
         if not wanted.name or f"{wanted.name}\0" not in self._names:
             return None

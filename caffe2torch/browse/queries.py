@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from caffe2torch.browse.pictures import Places, thumbnail
 from caffe2torch.errors import RetrievalError, WeightsError
 from caffe2torch.extract.listing import Entry, Found, walk
 from caffe2torch.preprocess import read_image
-from caffe2torch.retrieval.codes import Floats, Packed, pack, threshold
+from caffe2torch.retrieval.codes import Codes, Floats, Packed, pack, threshold
 from caffe2torch.retrieval.comparable import check_comparable
 from caffe2torch.retrieval.readers import read_codes
 
@@ -59,11 +59,26 @@ def from_codes_file(path: Path, gallery: Gallery, *, thumbnails: bool, any_model
     """Every code of a codes file; RetrievalError where another model made it."""
     codes = read_codes(path)
     check_comparable(codes, gallery.index.get([]), names=(str(path), str(gallery.path)), any_model=any_model)
+    if not len(codes):
+        raise RetrievalError(f"{path}: holds no codes to search with")
     places = Places(path, codes.provenance)
+    rows = _rows_in(gallery, codes)
     for row, name in enumerate(codes.paths or [f"{path.name} {row}" for row in range(len(codes))]):
         features = None if codes.features is None else codes.features[row]
         small = places.thumbnail(name) if thumbnails else None
-        yield Query(name, codes.packed[row], "codes file", labels_of(codes, row), features=features, thumbnail=small)
+        labels = labels_of(codes, row)
+        yield Query(name, codes.packed[row], "codes file", labels, rows.get(name), features=features, thumbnail=small)
+
+
+def _rows_in(gallery: Gallery, codes: Codes) -> Mapping[str, int]:
+    """The numbers in the database of the pictures of a codes file: names that start at the same place are the same."""
+    own, theirs = codes.provenance, gallery.provenance
+    if not own.get("folder") or own.get("root") != theirs.get("root"):
+        return {}
+    known = gallery.numbers()
+    if own["folder"] == theirs.get("folder"):
+        return known
+    return {name: known[name] for name in codes.paths if name in known and Path(name).is_absolute()}
 
 
 def _from_pictures(

@@ -91,7 +91,25 @@ def test_a_second_codes_file(database: Database, tmp_path: Path) -> None:
     assert [(hit.id, hit.distance) for hit in first.hits] == ranking
 
 
-@pytest.mark.parametrize("key", ["weights_sha256", "net_sha256", "preprocessing", "blob"])
+def test_pictures_of_a_second_codes_file_are_known_in_the_database(database: Database, tmp_path: Path) -> None:
+    gallery = Gallery.open(database.path)
+    queries = read_queries([database.path], gallery, unused)
+    assert [query.id for query in queries] == list(range(12))
+    answers = gallery.answer(queries, Wanted(11, skip_self=True))
+    assert all(number not in [hit.id for hit in answer.hits] for number, answer in enumerate(answers))
+    copies = [draw(tmp_path / f"{number}.png", number) for number in range(2)]
+    extract(copies, tmp_path / "copies.npz")  # other files, of the same name
+    assert [query.id for query in read_queries([tmp_path / "copies.npz"], gallery, unused)] == [None, None]
+
+
+def test_a_second_codes_file_without_codes(database: Database, tmp_path: Path) -> None:
+    none = np.zeros((0, 6), np.uint8)
+    np.savez(tmp_path / "none.npz", codes=none, bits=48, paths=np.zeros(0, np.str_), provenance="{}")
+    with pytest.raises(RetrievalError, match="no codes to search with"):
+        read_queries([tmp_path / "none.npz"], Gallery.open(database.path), unused)
+
+
+@pytest.mark.parametrize("key", ["weights_sha256", "net_sha256", "preprocessing", "exif", "blob"])
 def test_codes_of_another_model_are_refused(database: Database, tmp_path: Path, key: str) -> None:
     gallery = Gallery.open(database.path)
     other = edited(database, tmp_path / "b.h5", **{key: "other"})
