@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from caffe2torch.data import Feed, open_feed
 from caffe2torch.errors import GraphError, TrainingError
@@ -59,7 +59,11 @@ class Place:
         return value.to(self.device, non_blocking=True)
 
     def settle(self, net: CaffeNet) -> CaffeNet:
-        """Move a net there."""
+        """Move a net there; what it is measured by is computed in float32 whatever the layers before it use."""
+        if self.autocast is not None:
+            for node, layer in net.built():
+                if layer.loss or node.type == "Accuracy":
+                    layer.register_forward_pre_hook(_in_float32)
         if self.channels_last:
             net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return net.to(self.device)
@@ -86,6 +90,10 @@ class Fed:
             _check_labels(labels, batch[labels.blob])
         outputs: dict[str, Tensor] = self.net({blob: self.place.take(array) for blob, array in batch.items()})
         return outputs
+
+
+def _in_float32(layer: nn.Module, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(bottom.float() for bottom in bottoms)
 
 
 def open_net(choice: NetChoice, root: Path, place: Place, seed: int, number: int) -> Fed:

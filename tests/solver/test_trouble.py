@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from caffe2torch.errors import GraphError, OutputError, TrainingError
 from caffe2torch.solver import snapshot as snapshots
 from caffe2torch.solver.events import Events
+from caffe2torch.solver.nets import Place
+from caffe2torch.solver.settings import read_settings
 from caffe2torch.solver.solver import Solver, Wish
 from caffe2torch.solver.watch import CollapseWatch
-from solver.nets import NET, solver
+from solver.nets import NET, solver, write
 
 
 def test_labels_outside_the_classes_are_named(tmp_path: Path) -> None:
@@ -120,3 +123,13 @@ def test_the_collapse_of_ssdh_is_noticed(tmp_path: Path, bias: int, collapsed: b
             one.solve()
     else:
         one.solve()
+
+
+def test_bfloat16_rounds_no_accuracy_and_no_loss(tmp_path: Path) -> None:
+    place = Place(torch.device("cpu"), torch.bfloat16)
+    settings = read_settings(write(tmp_path, "test_iter: 1 test_interval: 5"), root=tmp_path)
+    scores = Solver(settings, place=place).test(0)
+    assert scores is not None
+    assert [score.value for score in scores if score.blob == "acc"][0] in (0, 0.25, 0.5, 0.75, 1)
+    loss = torch.tensor([score.value for score in scores if score.blob == "loss"])
+    assert (loss != loss.bfloat16().float()).all()
