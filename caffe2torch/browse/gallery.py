@@ -18,6 +18,7 @@ from caffe2torch.retrieval.codes import Codes
 from caffe2torch.retrieval.features import Features
 from caffe2torch.retrieval.index import Index
 from caffe2torch.retrieval.readers import read_codes
+from caffe2torch.retrieval.store_head import HEAD
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,13 @@ class Gallery:
         if path.is_dir():
             if names:
                 raise UsageError(f"{path}: an index has its own names: leave out {names}")
-            index = Index.open(path, engine=engine)
+            index = _open_index(path, engine)
+            if rows is not None and len(index) and (last := int(index.ids.max())) >= len(rows):
+                raise RetrievalError(
+                    f"{rows.source}: features of {len(rows):,} pictures, but {path} numbers its pictures up to "
+                    f"{last:,}, and row i must be of picture i: give the features of all codes ever added to it, in "
+                    "the order in which they were added"
+                )
         else:
             codes = read_codes(path, say=say)
             if names:
@@ -237,6 +244,15 @@ def _packed(queries: Sequence[Query]) -> Any:
 
 def _found(*columns: Any) -> list[Found]:
     return [Found(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def _open_index(path: Path, engine: str) -> Index:
+    if not (path / HEAD).exists():
+        raise RetrievalError(
+            f"{path}: a folder, but no index; if it holds pictures, hash them first (`caffe2torch extract {path}` "
+            "makes codes.h5) and search in that"
+        )
+    return Index.open(path, engine=engine)
 
 
 def _named(path: Path, codes: Codes, list_file: Path) -> Codes:

@@ -45,24 +45,25 @@ def run(args: argparse.Namespace) -> int:
     """Change the index, all or nothing, and say what is in it now."""
     from caffe2torch.retrieval.index import Index
     from caffe2torch.retrieval.readers import read_codes
+    from caffe2torch.retrieval.store_head import HEAD
 
     path = Path(args.index)
     files = [(Path(name), read_codes(name)) for name in args.add]
-    if path.exists():
+    if (path / HEAD).exists():
         index = Index.open(path)
         before = len(index)
     elif not files:
-        raise UsageError(f"{path}: there is no such index; --add CODES makes it")
+        raise UsageError(f"{path}: there is no index here; --add CODES makes one")
     else:
         before = 0
         index = _begin(*files.pop(0))
     if args.remove:
         index.remove(_numbers(path, index, args.remove))
-    for name, codes in files:
-        _add(path, index, name, codes, args.known)
+    known = sum(_add(path, index, name, codes, args.known) for name, codes in files)
     if args.add or args.remove:
         index.save(path)
-    about = _about(path, index, before)
+    about = {**_about(path, index, before), "skipped": 0, "replaced": 0}
+    about["replaced" if args.known == "replace" else "skipped"] = known
     print(json.dumps(about) if args.json else _sentence(about))
     return 0
 
@@ -75,8 +76,8 @@ def _begin(name: Path, codes: Codes) -> Index:
     return Index.of(codes)
 
 
-def _add(path: Path, index: Index, name: Path, codes: Codes, known: str) -> None:
-    """Add a codes file; RetrievalError where another model made it, or pictures are known."""
+def _add(path: Path, index: Index, name: Path, codes: Codes, known: str) -> int:
+    """Add a codes file and count the pictures known; RetrievalError where another model made it, or they may not be."""
     import numpy as np
 
     from caffe2torch.retrieval.comparable import check_comparable
@@ -101,6 +102,7 @@ def _add(path: Path, index: Index, name: Path, codes: Codes, known: str) -> None
         )
     except RetrievalError as error:
         raise RetrievalError(f"{name}: {error}") from error
+    return len(twice)
 
 
 def _names(file: Path, codes: Codes, index: Index) -> tuple[str, ...]:
@@ -120,14 +122,14 @@ def _numbers(path: Path, index: Index, wanted: list[str]) -> Any:
     import numpy as np
 
     there = dict(zip(index.codes().paths, index.ids.tolist(), strict=False))
-    found = []
+    numbers, found = set(index.ids.tolist()), []
     for item in wanted:
         if item in there:
             found.append(there[item])
-        elif item.isascii() and item.isdigit() and len(item) < 19:
+        elif item.isascii() and item.isdigit() and len(item) < 19 and int(item) in numbers:
             found.append(int(item))
         else:
-            raise RetrievalError(f"{path}: no picture of it is recorded as {item!r}")
+            raise RetrievalError(f"{path}: no picture of it is recorded as {item!r}, or has that number")
     return np.array(found, np.int64)
 
 
@@ -146,7 +148,9 @@ def _about(path: Path, index: Index, before: int) -> dict[str, Any]:
 def _sentence(about: dict[str, Any]) -> str:
     model = f" by {about['model']}" if about["model"] else ""
     change = about["pictures"] - about["before"]
-    changed = f" ({change:+,})" if change else ""
+    parts = [f"{change:+,}"] if change else []
+    parts += [f"{about[what]:,} {what}" for what in ("skipped", "replaced") if about[what]]
+    changed = f" ({', '.join(parts)})" if parts else ""
     return (
         f"{about['index']}: {about['pictures']:,} pictures{changed}, codes of {about['bits']} bits{model}, "
         f"{about['bytes'] / (1 << 20):,.1f} MB"

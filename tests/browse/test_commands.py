@@ -174,17 +174,34 @@ def test_known_pictures_are_refused_skipped_or_replaced(database: Database, caps
     assert main(["index", "db.index", "--remove", "0"]) == 0
     assert "11 of its 12 pictures are in db.index already" in fails(capsys, *index)
     assert main([*index, "--known", "skip"]) == 0
-    assert "12 pictures (+1)" in capsys.readouterr().out
+    assert "12 pictures (+1, 11 skipped)" in capsys.readouterr().out
     assert main([*index, "--known", "replace"]) == 0
-    assert "12 pictures, " in capsys.readouterr().out
+    assert "12 pictures (12 replaced), " in capsys.readouterr().out
+    rerank = ["search", "db.index", database.codes.paths[0], "--rerank", "pool5", "--features", str(database.path)]
+    assert "features of 12 pictures, but db.index numbers its pictures up to 24" in fails(capsys, *rerank)
+
+
+def test_index_is_made_in_an_empty_folder_and_where_a_writer_died(
+    database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("db.index").mkdir()
+    assert main(["index", "db.index", "--add", str(database.path)]) == 0
+    Path("db.index/index.json").unlink()
+    assert "db.index: a folder, but no index" in fails(capsys, "search", "db.index", "q.png")
+    assert "no index here" in fails(capsys, "index", "db.index", status=2)
+    assert main(["index", "db.index", "--add", str(database.path)]) == 0
+    assert "12 pictures (+12)" in capsys.readouterr().out
+    Path("other").mkdir()
+    Path("other/x.jpg").touch()
+    assert "other things in it" in fails(capsys, "index", "other", "--add", str(database.path))
 
 
 def test_index_refuses_what_does_not_belong(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--add CODES makes it" in fails(capsys, "index", "db.index", status=2)
+    assert "--add CODES makes one" in fails(capsys, "index", "db.index", status=2)
     assert main(["index", "db.index", "--add", str(database.path)]) == 0
     capsys.readouterr()
     assert "recorded as 'no.png'" in fails(capsys, "index", "db.index", "--remove", "no.png")
-    assert "77 is not in the index" in fails(capsys, "index", "db.index", "--remove", "77")
+    assert "recorded as '77', or has that number" in fails(capsys, "index", "db.index", "--remove", "77")
     few = read_codes(database.path)
     np.savez("other.npz", codes=few.packed[:, :4], bits=32, paths=np.array(few.paths), provenance="{}")
     assert "32 bits" in fails(capsys, "index", "db.index", "--add", "other.npz")
