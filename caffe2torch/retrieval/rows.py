@@ -27,7 +27,11 @@ class Texts(Sequence[str]):
     def of(texts: Sequence[str]) -> Texts:
         if isinstance(texts, Texts):
             return texts
-        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+        try:
+            encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+        except UnicodeEncodeError as error:
+            shown = error.object.encode("unicode_escape").decode("ascii")
+            raise RetrievalError(f"the path {shown[:200]} holds half a surrogate pair, no character") from error
         ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
         return Texts(np.frombuffer(b"".join(encoded), np.uint8), ends)
 

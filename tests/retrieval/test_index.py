@@ -299,3 +299,8 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 AgainstAList.TestCase.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
 TestAgainstAList = AgainstAList.TestCase
+
+
+def test_a_path_that_is_no_text_is_refused() -> None:
+    with pytest.raises(RetrievalError, match=r"path a\\ud800 holds half a surrogate pair"):
+        Index.from_codes(draw_codes(1, 8, distinct=1), 8, paths=["a\ud800"])
