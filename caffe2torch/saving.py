@@ -78,7 +78,7 @@ def save(
         raise UsageError("like gives the form of the weights file: it needs weights, and takes no syntax of its own")
     check_absent(targets, force=force)
     message, arrays = to_caffe(net)
-    text = prototxt_text(state_message(net, message), syntax or "V2") if prototxt is not None else ""
+    text = prototxt_text(state_message(net), syntax or "V2") if prototxt is not None else ""
     report = SaveReport()
     if weights is not None and like is not None:
         done = write_like(Path(like), Path(weights), arrays, aliases=aliases, allow_missing=allow_missing)
@@ -98,22 +98,26 @@ def to_caffe(net: CaffeNet) -> tuple[Message, dict[str, list[Array]]]:
     such a layer may have been put in the place of another. Any other change that the settings do not tell of is
     refused: LayerError for a module of another class or other plain attributes, WeightsError for other blobs.
     """
-    message = net_message(net)
-    _check(net, message)
-    return message, weights_of(net)
+    _check(net)
+    return net_message(net), weights_of(net)
 
 
 def net_message(net: CaffeNet) -> Message:
-    """The NetParameter of a built net: the layers of its state, each with its phase, as Caffe writes it.
+    """The NetParameter of a built net, as Caffe writes it: the layers of its state, each with its phase.
 
-    Of a net pruned by ``select`` only the layers that are left, and the sources they read.
+    A loss that names no weight has 1, and the statistics of a BatchNorm a learning rate of 0. Only the Split layers are
+    missing that Caffe puts in where several layers read a blob. Of a net pruned by ``select`` there are the layers that
+    are left, and the sources they read.
     """
-    graph = net.structure.graph
-    message = schema.new("NetParameter")
-    message.name = graph.name
-    nodes = _kept(net)
-    for node in sorted((*_sources(graph, nodes), *nodes), key=lambda node: node.index):
-        _settle(message.layer.add(), node, net._modules.get(net.structure.attributes.get(node.index, "")))
+    message = _message(net)
+    layers = {node.index: layer for node, layer in net.built()}
+    for settings, node in zip(message.layer, _nodes(net), strict=True):
+        layer = layers.get(node.index)
+        if layer is not None and layer.loss and len(settings.top) == 1 and not settings.loss_weight:
+            settings.loss_weight.append(1.0)
+        if node.type == "BatchNorm" and layer is not None:
+            for _ in range(len(settings.param), min(3, len(layer.blob_items()))):
+                settings.param.add(lr_mult=0.0)
     return message
 
 
@@ -126,19 +130,17 @@ def weights_of(net: CaffeNet) -> dict[str, list[Array]]:
     }
 
 
-def state_message(net: CaffeNet, message: Message) -> Message:
-    """The net's message as a prototxt of its one state: without the rules that led to it and without phases."""
-    result = type(message)()
-    result.CopyFrom(message)
+def state_message(net: CaffeNet) -> Message:
+    """The net as a prototxt of its one state: without the rules that led to it, and without the phase of each layer."""
+    message = _message(net)
     if net.structure.graph.force_backward:
-        result.force_backward = True
-    for layer in result.layer:
-        layer.ClearField("include")
-        layer.ClearField("exclude")
-        layer.ClearField("blobs")
+        message.force_backward = True
+    for layer in message.layer:
+        for field in ("include", "exclude", "blobs"):
+            layer.ClearField(field)
         if layer.phase == PHASES.index(net.phase):
             layer.ClearField("phase")
-    return result
+    return message
 
 
 def prototxt_text(message: Message, syntax: str = "V2") -> str:
@@ -184,6 +186,20 @@ def _array(value: Tensor) -> Array:
     kept = value.detach().cpu()
     array: Array = (kept if kept.dtype == torch.float64 else kept.float()).numpy()
     return array
+
+
+def _message(net: CaffeNet) -> Message:
+    message = schema.new("NetParameter")
+    message.name = net.structure.graph.name
+    for node in _nodes(net):
+        _settle(message.layer.add(), node, net._modules.get(net.structure.attributes.get(node.index, "")))
+    return message
+
+
+def _nodes(net: CaffeNet) -> list[Node]:
+    """The nodes whose module is in the net, and their sources, in the order of the file."""
+    kept = _kept(net)
+    return sorted((*_sources(net.structure.graph, kept), *kept), key=lambda node: node.index)
 
 
 def _kept(net: CaffeNet) -> list[Node]:
@@ -233,9 +249,9 @@ def _num_output(node: Node, layer: Layer, weight: Tensor) -> int | None:
     return int(weight.shape[1 if transposed else 0]) if weight.ndim > 1 else None
 
 
-def _check(net: CaffeNet, message: Message) -> None:
+def _check(net: CaffeNet) -> None:
     """Build the net again from its settings, on no memory, and compare the layers."""
-    state = state_message(net, message)
+    state = state_message(net)
     try:
         graph = build_graph(state, phase=net.phase)
         # What a Python layer does is not in its settings, and its module may no longer be found.

@@ -70,7 +70,7 @@ def _blob(name: str, index: int, first: Blob | None, second: Blob | None) -> Blo
     exact = np.array_equal(a.view(np.uint64), b.view(np.uint64)) if both_double else values == 0
     if wide is np.float64 and not both_double:
         exact = exact and bool(np.array_equal(a, b, equal_nan=True))
-    largest, mean, cosine = _figures(a, b)
+    largest, mean, cosine = (0.0, 0.0, 1.0) if exact else _figures(a, b)
     return BlobDifference(name, index, one, other, a.size, values, bits, largest, mean, cosine, exact)
 
 

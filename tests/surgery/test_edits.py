@@ -212,3 +212,12 @@ def test_a_replacement_of_another_type_starts_anew() -> None:
 def test_a_replacement_that_leaves_a_bottom_unmade_is_refused() -> None:
     with pytest.raises(GraphError, match="'b' of layer 'square'"):
         surgery.replace_layer(model(CHAIN), "b", 'layer { type: "TanH" top: "other" }')
+
+
+def test_an_edit_may_leave_a_phase_without_layers() -> None:
+    text = INPUT[:-1] + 'include { phase: TEST } } layer { name: "t" type: "TanH" bottom: "data" top: "t" '
+    text += 'include { phase: TEST } } layer { name: "d" type: "DummyData" top: "d" include { phase: TRAIN } '
+    text += "dummy_data_param { shape { dim: 2 } } }"
+    assert names(surgery.remove(model(text), "d")) == ["data", "t"]
+    with pytest.raises(GraphError, match="the edit leaves no layer of the net"):
+        surgery.remove(model(text), "d", "t", "data")
