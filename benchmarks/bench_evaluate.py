@@ -23,8 +23,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from caffe2torch.cores import cores
 from caffe2torch.retrieval.codes import Codes
-from caffe2torch.retrieval.hamming import default_threads
 from caffe2torch.retrieval.protocol import evaluate
 
 Case = tuple[Codes, np.ndarray, Codes, np.ndarray]
@@ -109,7 +109,7 @@ def peak() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--database", type=int, default=50_000)
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)

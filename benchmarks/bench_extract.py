@@ -25,8 +25,8 @@ import torch
 from bench_load import make_file
 
 from caffe2torch import preprocess, zoo
+from caffe2torch.cores import cores
 from caffe2torch.extract import Hasher, Model, extract
-from caffe2torch.extract.pipeline import default_workers
 
 MODEL = "kevinnet_cifar10_48"
 
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--workers", type=int, default=default_workers())
+    parser.add_argument("--workers", type=int, default=cores())
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="float32")
     options = parser.parse_args()

@@ -33,11 +33,12 @@ import faiss
 import h5py
 import numpy as np
 
-from caffe2torch.retrieval.hamming import default_threads, pad
+from caffe2torch.cores import cores
+from caffe2torch.retrieval.hamming import pad
 from caffe2torch.retrieval.index import Index
 
 BITS = 48
-THREADS = default_threads()
+THREADS = cores()
 
 
 def turns(rounds: int, contestants: dict[str, Callable[[], object]]) -> dict[str, float]:

@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
 
 def job(args: argparse.Namespace, progress: Progress) -> Any:
     """What was asked for."""
-    from caffe2torch.extract.pipeline import default_workers
+    from caffe2torch.cores import cores
     from caffe2torch.release import choosing
     from caffe2torch.release.verify import Job
 
@@ -174,7 +174,7 @@ def job(args: argparse.Namespace, progress: Progress) -> Any:
         trial=max(args.trial, 0),
         device=args.device,
         precision=args.precision,
-        workers=args.workers or default_workers(),
+        workers=args.workers or cores(),
         progress=progress,
         say=lambda message: print(f"verify_release: {message}", file=sys.stderr),
     )

@@ -32,9 +32,9 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from caffe2torch.binaryproto import write_mean
+    from caffe2torch.cores import cores
     from caffe2torch.data.database import open_database
     from caffe2torch.data.mean_image import channel_means, mean_image
-    from caffe2torch.data.prefetch import cores
 
     if args.backend not in ("lmdb", "leveldb"):
         raise UsageError(f"backend {args.backend!r}: expected lmdb or leveldb")

@@ -47,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
     """Convert; returns 0."""
     from tqdm import tqdm
 
+    from caffe2torch.cores import cores
     from caffe2torch.data.conversion import Conversion, convert
     from caffe2torch.data.draws import draws
-    from caffe2torch.data.prefetch import cores
 
     if not 2 <= len(args.paths) <= 3:
         raise UsageError(

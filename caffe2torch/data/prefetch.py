@@ -7,7 +7,6 @@ interpreter free while they work.
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable
@@ -125,13 +124,6 @@ def in_threads(items: Iterable[_S], make: Callable[[_S], _T], *, workers: int) -
             yield from results
     finally:
         row.close()
-
-
-def cores() -> int:
-    """How many processors this program may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1
 
 
 def _all(make: Callable[[_S], _T], items: list[_S]) -> list[_T]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe2torch import zoo
+from caffe2torch.cores import cores
 from caffe2torch.errors import OutputError, UsageError
 from caffe2torch.extract import writers
 from caffe2torch.extract.contents import Contents
@@ -17,7 +18,7 @@ from caffe2torch.extract.hasher import Hasher
 from caffe2torch.extract.journal import Journal, differences, journal_folder, remove_journal
 from caffe2torch.extract.listing import Found, walk
 from caffe2torch.extract.model import Model
-from caffe2torch.extract.pipeline import Pipeline, Tally, default_workers
+from caffe2torch.extract.pipeline import Pipeline, Tally
 from caffe2torch.extract.provenance import fingerprint, provenance, run_record
 from caffe2torch.extract.sheet import draw_sheet
 from caffe2torch.extract.summary import Summary, count_codes, first_failures, warnings
@@ -81,7 +82,7 @@ def extract(
     unreadable picture: it stops the run, is left out (``skip``), or gets a code of zeros (``zero``).
     """
     items = (inputs,) if isinstance(inputs, (str, Path)) else tuple(inputs)
-    workers = default_workers() if workers is None else workers
+    workers = cores() if workers is None else workers
     target = Path(sheet) if sheet else None
     job = Job(items, Path(out), root, batch_size, workers, on_error, resume, force, target, progress)
     if not isinstance(model, Model):

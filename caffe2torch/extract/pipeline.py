@@ -61,13 +61,6 @@ class Batch:
         return errors
 
 
-def default_workers() -> int:
-    """One decode thread for each core this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class Pipeline:
     """One run over the pictures that a journal still lacks."""
 

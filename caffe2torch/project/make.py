@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from caffe2torch.cores import cores
 from caffe2torch.data.mean_image import channel_means
-from caffe2torch.data.prefetch import cores
 from caffe2torch.errors import FormatError, ImageError, OutputError, UsageError
 from caffe2torch.files import make_folder
 from caffe2torch.preprocess import load_mean

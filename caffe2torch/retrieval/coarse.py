@@ -13,10 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from caffe2torch.cores import cores
 from caffe2torch.errors import RetrievalError, UsageError
 from caffe2torch.retrieval.features import Doubles, Features, Rows, check_queries
 from caffe2torch.retrieval.fine import QUERIES, TASK, FloatSearch, Query, check_k, recall
-from caffe2torch.retrieval.hamming import default_threads, in_threads
+from caffe2torch.retrieval.hamming import in_threads
 
 CANDIDATES = 1000
 POOLED = 1 << 20
@@ -133,7 +134,7 @@ class CoarseToFine:
                 chosen = order[np.searchsorted(rows, found, sorter=order)]
                 hits.ids[first + row], hits.hamming[first + row] = ids[chosen], hamming[chosen]
 
-        for _ in in_threads(work, len(queries), threads=default_threads(), block=TASK):
+        for _ in in_threads(work, len(queries), threads=cores(), block=TASK):
             pass
 
     def recall(self, query_codes: npt.NDArray[np.uint8], query_features: npt.ArrayLike, k: int) -> float:

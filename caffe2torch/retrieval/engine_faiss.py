@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from caffe2torch.cores import cores
 from caffe2torch.errors import MissingPackageError
 from caffe2torch.retrieval.codes import Packed
 from caffe2torch.retrieval.engine_numpy import SORT_ALL, sort_all
@@ -32,7 +33,6 @@ from caffe2torch.retrieval.hamming import (
     Positions,
     Words,
     as_words,
-    default_threads,
     in_threads,
 )
 from caffe2torch.retrieval.scan import PAIRS, Kernel, Scan
@@ -56,7 +56,7 @@ class FaissEngine:
         self._faiss = load_faiss()
         self.bits = bits
         self.words = self._widened(packed)
-        self.threads = threads or default_threads()
+        self.threads = threads or cores()
         self._scan = Scan(self.words, bits, self._kernel, threads=self.threads)
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from caffe2torch.cores import cores
 from caffe2torch.retrieval.codes import Packed
 from caffe2torch.retrieval.hamming import (
     Distances,
@@ -12,7 +13,6 @@ from caffe2torch.retrieval.hamming import (
     Positions,
     Words,
     as_words,
-    default_threads,
     in_threads,
 )
 from caffe2torch.retrieval.scan import PAIRS, Scan
@@ -30,7 +30,7 @@ class NumpyEngine:
     def __init__(self, packed: Packed, bits: int, *, threads: int | None = None) -> None:
         self.bits = bits
         self.words = as_words(packed, bits)
-        self.threads = threads or default_threads()
+        self.threads = threads or cores()
         self._scan = Scan(self.words, bits, lambda: Popcount(self.words, bits, PAIRS), threads=self.threads)
 
     def __len__(self) -> int:

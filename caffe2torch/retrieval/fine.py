@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from caffe2torch.cores import cores
 from caffe2torch.errors import RetrievalError, UsageError
 from caffe2torch.retrieval.feature_files import Matrix
 from caffe2torch.retrieval.features import Doubles, Features, Rows, check_numbers, check_queries, sum_of_squares
-from caffe2torch.retrieval.hamming import default_threads, in_threads
+from caffe2torch.retrieval.hamming import in_threads
 
 METRICS = ("euclidean", "cosine")
 TASK = 16
@@ -87,7 +88,7 @@ class FloatSearch:
                     nearest = self._nearest(some[row], everything, products[row], k, buffer)
                     hits.rows[first + row], hits.distances[first + row] = nearest
 
-            for _ in in_threads(work, len(products), threads=default_threads(), block=TASK):
+            for _ in in_threads(work, len(products), threads=cores(), block=TASK):
                 pass
         return hits
 

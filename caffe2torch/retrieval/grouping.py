@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from caffe2torch.cores import cores
 from caffe2torch.retrieval.codes import Packed
 from caffe2torch.retrieval.engines import Engine, Make
 from caffe2torch.retrieval.hamming import (
@@ -27,7 +28,6 @@ from caffe2torch.retrieval.hamming import (
     Positions,
     Words,
     as_words,
-    default_threads,
     in_order,
     in_threads,
 )
@@ -118,7 +118,7 @@ class GroupedEngine:
             rows = slice(start, stop)
             positions[rows], distances[rows] = self._expand(groups[rows], near[rows], k)
 
-        threads = default_threads() if len(queries) >= MANY_QUERIES else 1  # starting some takes longer
+        threads = cores() if len(queries) >= MANY_QUERIES else 1  # starting some takes longer
         for _ in in_threads(work, len(queries), threads=threads, block=QUERIES_PER_BLOCK):
             pass
         return positions, distances

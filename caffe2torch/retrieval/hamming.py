@@ -12,7 +12,6 @@ changes. Byte order within a word is that of memory; XOR and popcount do not dep
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -188,13 +187,6 @@ class Scanner:
     def distances(self, query: Words, start: int, stop: int) -> npt.NDArray[Any]:
         """Distances of a query, (words,), to rows ``start`` to ``stop``; they hold until the next call."""
         return self._popcount.distances(query, self.words[start:stop])
-
-
-def default_threads() -> int:
-    """The processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1
 
 
 def in_threads(work: Callable[[int, int], Any], count: int, *, threads: int, block: int) -> Iterator[Any]:

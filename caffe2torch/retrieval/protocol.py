@@ -14,10 +14,11 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
+from caffe2torch.cores import cores
 from caffe2torch.errors import RetrievalError
 from caffe2torch.retrieval.codes import Codes
 from caffe2torch.retrieval.comparable import check_comparable
-from caffe2torch.retrieval.hamming import as_words, check_codes, default_threads, in_threads
+from caffe2torch.retrieval.hamming import as_words, check_codes, in_threads
 from caffe2torch.retrieval.measuring import Part, Task
 from caffe2torch.retrieval.metrics import Divisor, Floats, precision_curve, ratio, recall_curve
 from caffe2torch.retrieval.relevance import Labels, Relevance
@@ -109,7 +110,7 @@ def evaluate(
         leave_one_out=leave_one_out,
     )
     order, sums = task.order(), _Sums(task)
-    threads = threads or default_threads()
+    threads = threads or cores()
     work = in_threads(lambda i, j: task.measure(order[i:j]), len(queries), threads=threads, block=task.block())
     for part in work:
         sums.add(part)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from caffe2torch.cores import cores
 from caffe2torch.data.cifar10.dataset import Batch, Cifar10
 from caffe2torch.data.cifar10.papers import (
     PASSES,
@@ -104,7 +105,7 @@ def _write_pictures(
             size += len(data)
         return len(chunk), new, size
 
-    executor = ThreadPoolExecutor(workers or os.cpu_count())
+    executor = ThreadPoolExecutor(workers or cores())
     try:
         yield from executor.map(write, [range(i, min(i + CHUNK, len(batch))) for i in range(0, len(batch), CHUNK)])
     finally:
