@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from caffe2torch.errors import OutputError, UsageError
-from caffe2torch.export import checking, forms
+from caffe2torch.export import check_forms, checking, forms
 from caffe2torch.export.checking import Check
+from caffe2torch.export.onnx import write_onnx
 from caffe2torch.export.preprocessing import Written
 from caffe2torch.export.readme import readme
 from caffe2torch.export.safetensors import write_safetensors
@@ -138,7 +139,7 @@ def _write(form: str, path: Path, source: Source, state: Mapping[str, Tensor], s
     elif form == "pt2":
         forms.write_pt2(path, source, state, half=settings.half, pictures=settings.pictures)
     else:
-        forms.write_onnx(path, source, state, half=settings.half, pictures=settings.pictures)
+        write_onnx(path, source, state, half=settings.half, pictures=settings.pictures)
 
 
 def _checks(
@@ -150,5 +151,5 @@ def _checks(
         found["source"] = found["safetensors"] = checking.check_source(net, source.batch, folder, source.class_name)
     for form in formats:
         if form not in found:
-            found[form] = forms.check(form, folder / FILES[form], net, source, settings.pictures)
+            found[form] = check_forms.check(form, folder / FILES[form], net, source, settings.pictures)
     return found

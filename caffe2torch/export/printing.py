@@ -71,7 +71,7 @@ class Members:
     """Key of the state dict -> its value; tied parameters stand under each of their names."""
     helpers: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
-    names: Names = field(default_factory=lambda: Names({*dir(nn.Module), "preprocess", "mean", "T_destination"}))
+    names: Names = field(default_factory=lambda: Names({*dir(nn.Module()), "preprocess", "mean"}))
     made: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
     owners: dict[int, str] = field(default_factory=dict)
     """Identity of a parameter of the net -> the attribute path under which it was written first."""

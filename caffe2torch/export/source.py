@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -235,10 +235,11 @@ def quoted(name: str) -> str:
     return f'"{name}"' if re.fullmatch(r"[A-Za-z0-9_./ -]*", name) else ascii(name)
 
 
-def namespace(source: Source) -> type[torch.nn.Module]:
-    """The class of a written module, by running its text."""
+def namespace(source: Source, replaced: Mapping[str, object] | None = None) -> type[torch.nn.Module]:
+    """The class of a written module, by running its text; ``replaced`` gives other functions for its helpers."""
     scope: dict[str, object] = {"__name__": "model"}
     exec(compile(source.text, "model.py", "exec"), scope)
+    scope.update({name: value for name, value in (replaced or {}).items() if name in scope})
     made = scope[source.class_name]
     assert isinstance(made, type)
     assert issubclass(made, torch.nn.Module)
