@@ -66,13 +66,17 @@ def code_layer(net: Message) -> str:
 
 
 def classifiers(net: Message) -> list[str]:
-    """The layers whose outputs are class scores: before a Softmax or a loss on labels."""
+    """The layers whose outputs are class scores: before a Softmax or a loss on labels, else those the net ends in."""
     found = dict.fromkeys(maker for layer in net.layer if layer.type in _CLASSIFYING for maker in _makers(net, layer))
+    if not found:
+        read = {blob for layer in net.layer for blob in layer.bottom}
+        ends = (layer for layer in net.layer if layer.type in _PARAMS and read.isdisjoint(layer.top))
+        found = dict.fromkeys(layer.name for layer in ends)
     counts = {_count(layer) for layer in net.layer if layer.name in found}
     if not found or len(counts) != 1:
         listed = ", ".join(found) or "none"
         raise GraphError(
-            f"net {net.name!r}: the layers before a Softmax or a loss on labels are {listed}"
+            f"net {net.name!r}: the layers before a Softmax or a loss on labels, or at its end, are {listed}"
             + (f", with {', '.join(map(str, sorted(counts)))} outputs" if counts else "")
             + "; name the classifier (--classes LAYER=N)"
         )

@@ -49,6 +49,10 @@ def test_other_classes_change_the_classifier_alone() -> None:
     assert [note.partition(" has")[0] for note in other.notes][:1] == ["fc"]
 
 
+def test_the_last_layer_of_a_net_to_use_is_its_classifier() -> None:
+    assert values(surgery.set_classes(surgery.deploy(trained()), 3), "fc")[0].shape == (4, 3)
+
+
 def test_the_same_number_keeps_everything() -> None:
     net = trained()
     assert surgery.set_classes(net, 10).weights == net.weights
@@ -63,7 +67,7 @@ def test_a_net_without_weights_is_changed_alone() -> None:
 def test_unclear_bits_and_classes_are_asked_for() -> None:
     with pytest.raises(GraphError, match="go into a Sigmoid are none, expected one; name the layer"):
         surgery.set_bits(model(TWO), 5)
-    with pytest.raises(GraphError, match="name the classifier"):
+    with pytest.raises(GraphError, match="at its end, are a, c, with 3, 5 outputs; name the classifier"):
         surgery.set_classes(model(TWO), 5)
     with pytest.raises(GraphError, match="layer 'relu' is a ReLU, which has no number of outputs"):
         surgery.set_outputs(trained(), 5, "relu")
