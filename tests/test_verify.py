@@ -443,4 +443,4 @@ def test_an_optional_package_that_is_not_installed_skips_its_cases(
     assert cli.main(["verify", "--only", "data/lmdb_raw*"]) == 0
     out = capsys.readouterr().out
     assert "0 passed, 0 failed, 5 skipped" in out
-    assert "needs the package lmdb: pip install 'caffe2torch[data]'" in out
+    assert "need the package lmdb: pip install 'caffe2torch[data]'" in out

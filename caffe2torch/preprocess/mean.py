@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import math
 import re
 from pathlib import Path
@@ -24,7 +23,7 @@ _MAT_LAYOUTS = {"image_mean": "hwc", "mean_data": "whc"}
 _MOST_VALUES = 1 << 26
 _NPY_HEADER = re.compile(
     rb"""^\{\s*'descr':\s*'(?P<descr>[<>|=][fiu][1248])',\s*'fortran_order':\s*(?P<fortran>True|False),"""
-    rb"""\s*'shape':\s*(?P<shape>\([0-9, ]*\)),?\s*\}\s*$"""
+    rb"""\s*'shape':\s*(?P<shape>\((?:[0-9]{1,9}, ?)*(?:[0-9]{1,9})?\)),?\s*\}\s*$"""
 )
 
 
@@ -99,7 +98,7 @@ def _from_npy(path: Path) -> Mean:
     header = _NPY_HEADER.match(data[start:stop])
     if header is None:
         raise FormatError(f"{path}: not a .npy file of plain numbers (header {data[start : min(stop, start + 60)]!r})")
-    shape = ast.literal_eval(header["shape"].decode())
+    shape = tuple(map(int, re.findall(rb"[0-9]+", header["shape"])))
     dtype = np.dtype(header["descr"].decode())
     if math.prod(shape) * dtype.itemsize != len(data) - stop:
         raise FormatError(

@@ -155,6 +155,16 @@ def test_damaged_mat_is_our_error_or_arrays(data: st.DataObject, compress: bool)
         assert sum(array.nbytes for array in arrays) <= 4 * len(original)
 
 
+@pytest.mark.parametrize("shape", [b"(30 5, 4)", b"(3, , 4) "])
+def test_a_shape_that_is_no_tuple_is_no_mean(tmp_path: Path, shape: bytes) -> None:
+    file = io.BytesIO()
+    np.save(file, MEAN)
+    path = tmp_path / "m.npy"
+    path.write_bytes(file.getvalue().replace(b"(3, 5, 4)", shape))
+    with pytest.raises(FormatError, match=r"m\.npy"):
+        load_mean(path)
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_npy_is_our_error_or_a_mean(tmp_path: Path, data: st.DataObject) -> None:
