@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from caffe2torch.importing.check import Check
-from caffe2torch.importing.convert import Imported, to_caffe
+from caffe2torch.importing.convert import to_caffe
+from caffe2torch.importing.imported import Imported
 
 __all__ = ["Check", "Imported", "to_caffe"]

@@ -37,7 +37,9 @@ class MadeLayer:
 class Builder:
     """The layers made so far. Converters add to it; ``place`` says for which call."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, *, round_mode: bool = False) -> None:
+        self.round_mode = round_mode
+        """Whether Pooling may be told to round down, which Caffe 1.0 does not know."""
         self.layers: list[MadeLayer] = []
         self.notes: list[str] = []
         self.place = Place("", type(module).__name__, False, "")

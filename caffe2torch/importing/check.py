@@ -52,15 +52,15 @@ def random_like(examples: Mapping[str, Tensor], rows: Mapping[str, int]) -> dict
     generator = torch.Generator().manual_seed(6)
     made = {}
     for name, example in examples.items():
-        if not example.dtype.is_floating_point:
-            most = rows.get(name, int(example.max()) + 1)
-            made[name] = torch.randint(0, max(most, 1), example.shape, generator=generator).to(example.dtype)
-            continue
         low, high = float(example.min()), float(example.max())
-        if high > low:
-            made[name] = torch.rand(example.shape, generator=generator) * (high - low) + low
+        if not example.dtype.is_floating_point:
+            most = rows.get(name, int(high) + 1)
+            values = torch.randint(0, max(most, 1), example.shape, generator=generator)
+        elif high > low:
+            values = torch.rand(example.shape, generator=generator) * (high - low) + low
         else:
-            made[name] = torch.randn(example.shape, generator=generator)
+            values = torch.randn(example.shape, generator=generator)
+        made[name] = values.to(example.device, example.dtype)
     return made
 
 
@@ -69,10 +69,10 @@ def compare(
 ) -> list[Check]:
     """One Check an output; raises LayerError where one is further off than ``tolerance``, relative to the largest."""
     with torch.no_grad():
-        found = net({name: value.float() for name, value in inputs.items() if name in net.inputs})
+        found = net({name: value.cpu().float() for name, value in inputs.items() if name in net.inputs})
     checks = []
     for blob, wanted in expected.items():
-        ours, theirs = found[blob].double(), wanted.double()
+        ours, theirs = found[blob].double(), wanted.cpu().double()
         if ours.shape != theirs.shape:
             raise LayerError(f"blob {blob!r} is {tuple(ours.shape)} in Caffe, {tuple(theirs.shape)} in torch")
         same = (ours == theirs) | (ours.isnan() & theirs.isnan())

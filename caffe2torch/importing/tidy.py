@@ -55,10 +55,14 @@ def silence(layers: list[MadeLayer], outputs: Collection[str], unique: str) -> N
         layers.append(MadeLayer(message))
 
 
-def work_in_place(layers: Sequence[MadeLayer], outputs: Collection[str]) -> None:
-    """Let activations overwrite a bottom that nobody else reads and whose maker does not need it again."""
+def work_in_place(layers: Sequence[MadeLayer], outputs: Collection[str]) -> dict[str, str]:
+    """Let activations overwrite a bottom that nobody else reads and whose maker does not need it again.
+
+    Returns the blobs that are gone, each with the one that has its values now.
+    """
     made = {top: layer for layer in layers for top in layer.message.top}
     readers = Counter(blob for layer in layers for blob in layer.message.bottom)
+    kept = set(outputs)
     renamed: dict[str, str] = {}
     for layer in layers:
         message = layer.message
@@ -67,14 +71,15 @@ def work_in_place(layers: Sequence[MadeLayer], outputs: Collection[str]) -> None
             continue
         (top,), (bottom,) = message.top, message.bottom
         source = made[bottom].message
-        if source.type not in OVERWRITABLE or len(source.top) > 1 or bottom in outputs or top in outputs:
-            continue
-        if readers[bottom] != 1:
+        if source.type not in OVERWRITABLE or len(source.top) > 1 or bottom in kept or readers[bottom] != 1:
             continue
         message.top[:] = [bottom]
         renamed[top] = bottom
         readers[bottom] = readers[top]
         made[bottom] = layer
+        if top in kept:
+            kept.add(bottom)
+    return renamed
 
 
 def share(layers: Sequence[MadeLayer]) -> tuple[str, ...]:
@@ -113,8 +118,15 @@ def rename(layers: Sequence[MadeLayer], names: Mapping[str, str], taken: Collect
                 number += 1
             full[blob] = f"{blob}_{number}"
             used.add(full[blob])
+    layer_names = {layer.message.name for layer in layers}
     for layer in layers:
-        for field in (layer.message.bottom, layer.message.top):
+        message = layer.message
+        new = full.get(message.name, "")
+        # A layer named after its blob stays so, unless its name tells where its weights come from.
+        if new and list(message.top) == [message.name] and not layer.blobs and new not in layer_names:
+            layer_names.add(new)
+            message.name = new
+        for field in (message.bottom, message.top):
             field[:] = [full.get(blob, blob) for blob in field]
 
 

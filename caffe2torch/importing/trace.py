@@ -2,8 +2,12 @@
 
 ``TorchFunctionMode`` sees the calls as the user's code and torch's modules make them (``conv2d`` with its stride, not
 what it becomes further down), under signatures that torch keeps from version to version, and lets Python run as
-it is: shapes are numbers, loops are unrolled, weights that are computed from others are constants. Where a value
-decides what happens next, or a call has no converter, the trace notes the problem and goes on: all are told at once.
+it is: shapes are numbers, loops are unrolled, weights that are computed from others are constants. ``torch.export``'s
+graph has other operations from one version to the next, and takes normalisation and activations to pieces that Caffe's
+layers would have to be guessed from; ``torch.fx`` stops where Python looks at a shape.
+
+Where a value decides what happens next, or a call has no converter, the trace notes the problem and goes on, so that
+all problems are told at once.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from caffe2torch.importing import registry
@@ -119,17 +123,18 @@ class Tracer(TorchFunctionMode):
             if name in _READS:
                 raise Refused("the values themselves decide what happens next; a Caffe net computes the same for all")
             if converter is None:
-                raise Refused(registry.reason(name.removesuffix("_")))
+                raise Refused(registry.reason(name if name.endswith("__") else name.removesuffix("_")))
             if any(self._entries[id(tensor)].value.lost for tensor in traced):
                 return None
             if stale:
                 raise Refused("its input was changed in place through another tensor that shares its memory")
-            _check_types(converter, traced, result)
+            _check_given(converter, traced)
             bound = _bind(converter, self.builder, self._values(args), self._values(kwargs))
             if not converter.padded and any(self._entries[id(t)].value.pad for t in traced):
                 raise Refused("its input is padded with zeros, which Caffe does inside a convolution only")
             self.builder.place, self.builder.operation = place, name.split(".")[0].strip("_")
             values = converter.function(*bound.args, **bound.kwargs)
+            _check_made(traced, result)
             return _agreeing(values, list(_tensors(result)))
         except Refused as refused:
             self._problem(place, name, str(refused))
@@ -151,20 +156,6 @@ class Tracer(TorchFunctionMode):
         text = f"{place}: {name.removesuffix('.__get__')}: {reason}"
         if text not in self.problems:
             self.problems.append(text)
-
-
-def follow_unseen(tracer: Tracer, module: nn.Module) -> list[Any]:
-    """Hooks that note a problem where a module makes tensors that the tracer did not see; remove them afterwards."""
-
-    def check(child: nn.Module, args: Any, output: Any) -> None:
-        given = [tensor for tensor in _tensors(args) if tracer.find(tensor)]
-        unseen = [tensor for tensor in _tensors(output) if tracer.find(tensor) is None]
-        if given and unseen and isinstance(child, torch.jit.ScriptModule):
-            tracer.problems.append(f"{tracer.modules.place()}: it is compiled, so its operations cannot be seen")
-            for tensor in unseen:
-                tracer.note(tensor, lost(tensor.shape))
-
-    return [child.register_forward_hook(check) for child in module.modules()]
 
 
 def _name(func: Callable[..., Any]) -> str:
@@ -191,10 +182,13 @@ def _tensors(nested: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-def _check_types(converter: registry.Converter, traced: Sequence[Tensor], result: Any) -> None:
+def _check_given(converter: registry.Converter, traced: Sequence[Tensor]) -> None:
     for tensor in traced:
         if is_whole(tensor.dtype) and not converter.whole:
             raise Refused(f"it computes with {_short(tensor.dtype)}; a Caffe blob is float32")
+
+
+def _check_made(traced: Sequence[Tensor], result: Any) -> None:
     given = {tensor.dtype for tensor in traced}
     for tensor in _tensors(result):
         if tensor.dtype not in (*_PLAIN, *given):

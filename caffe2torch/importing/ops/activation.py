@@ -82,7 +82,7 @@ def selu(net: Builder, input: Operand, inplace: bool = False) -> Value:
     return power(net, y, scale=1.0507009873554804934193349852946)
 
 
-@converts("sigmoid", "sigmoid_", "special_expit", "expit")
+@converts("sigmoid", "sigmoid_", "special_expit")
 def sigmoid(net: Builder, input: Operand) -> Value:
     x = blob_of(input)
     return net.add("Sigmoid", [x], x.shape)
@@ -129,19 +129,19 @@ def clamp_max(net: Builder, input: Operand, max: Operand) -> Value:
     return clamp(net, input, None, max)
 
 
-@converts("hardswish", "hardswish_")
+@converts("hardswish")
 def hardswish(net: Builder, input: Operand, inplace: bool = False) -> Value:
     x = blob_of(input)
     return net.add("HSwish", [x], x.shape)
 
 
-@converts("hardsigmoid", "hardsigmoid_")
+@converts("hardsigmoid")
 def hardsigmoid(net: Builder, input: Operand, inplace: bool = False) -> Value:
     x = blob_of(input)
     return net.add("HSigmoid", [x], x.shape)
 
 
-@converts("silu", "silu_")
+@converts("silu")
 def silu(net: Builder, input: Operand, inplace: bool = False) -> Value:
     x = blob_of(input)
     return net.add("Swish", [x], x.shape)
@@ -248,5 +248,5 @@ def channel_dropout(
 ) -> Value:
     if training:
         raise Refused("it drops values although the module is in evaluation mode; pass training=self.training")
-    net.note(f"{net.operation} does nothing in evaluation and has no counterpart in Caffe's training; left out")
+    net.note(f"{net.operation} does nothing in evaluation, and Caffe has none in training; left out")
     return blob_of(input)

@@ -71,7 +71,7 @@ def conv_transpose(
     return net.add("Deconvolution", [x], (x.shape[0], channels, *size), blobs=blobs, convolution_param=settings)
 
 
-@converts("pad", "constant_pad_nd", "_pad", padded=True)
+@converts("pad", "constant_pad_nd", padded=True)
 def pad(net: Builder, input: Operand, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
     """Zeros around the plane are left to the convolution that reads it: Caffe has no other place for them."""
     x = blob_of(input)
@@ -91,7 +91,7 @@ def pad(net: Builder, input: Operand, pad: Sequence[int], mode: str = "constant"
     return replace(x, shape=shape, pad=total)
 
 
-@converts("interpolate", "upsample", "upsample_nearest")
+@converts("interpolate", "upsample")
 def interpolate(
     net: Builder,
     input: Operand,

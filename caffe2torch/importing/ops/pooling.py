@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from caffe2torch.importing.builder import Builder
+from caffe2torch.importing.ops.indexing import cut
 from caffe2torch.importing.ops.shape import reshape
 from caffe2torch.importing.registry import converts
 from caffe2torch.importing.values import Operand, Refused, Shape, Value, blob_of, per_axis
@@ -117,35 +118,43 @@ def _windows(
 def _plane(
     net: Builder, x: Value, method: str, kernel: Shape, stride: Shape, pad: Shape, ceil: bool, *, part: str = ""
 ) -> Value:
-    found = tuple(_torchs(n, k, s, p, ceil) for n, k, s, p in zip(x.shape[2:], kernel, stride, pad, strict=True))
+    """Pooling of (N, C, H, W). Caffe rounds up where torch rounds down, and has windows more: they are cut off.
+
+    The windows that stay are the same, since the first begins at the same place.
+    """
+    found = [_windows_of_torch(n, k, s, p, ceil) for n, k, s, p in zip(x.shape[2:], kernel, stride, pad, strict=True)]
     up, down = (
-        tuple(_caffes(n, k, s, p, any(pad), mode) for n, k, s, p in zip(x.shape[2:], kernel, stride, pad, strict=True))
+        [
+            _windows_of_caffe(n, k, s, p, any(pad), mode)
+            for n, k, s, p in zip(x.shape[2:], kernel, stride, pad, strict=True)
+        ]
         for mode in (True, False)
     )
-    if found not in (up, down):
-        raise Refused(
-            f"it makes {x.shape[2:]} to {found}, Caffe's Pooling to {up}, or {down} with round_mode FLOOR; "
-            "choose another input size, kernel, stride or padding"
-        )
+    if any(f > u for f, u in zip(found, up, strict=True)):
+        raise Refused(f"it makes {x.shape[2:]} to {found}, Caffe's Pooling only to {up}")
     settings: dict[str, Any] = {"pool": method}
     for field, values, default in (("kernel", kernel, 0), ("stride", stride, 1), ("pad", pad, 0)):
         if values[0] != values[1]:
             settings[f"{field}_h"], settings[f"{field}_w"] = values
         elif values[0] != default:
             settings["kernel_size" if field == "kernel" else field] = values[0]
-    if found != up:
-        settings["round_mode"] = "FLOOR"
-    return net.add("Pooling", [x], (*x.shape[:2], *found), part=part, pooling_param=settings)
+    if found == up or (net.round_mode and found == down):
+        if found != up:
+            settings["round_mode"] = "FLOOR"
+        return net.add("Pooling", [x], (*x.shape[:2], *found), part=part, pooling_param=settings)
+    top = net.add("Pooling", [x], (*x.shape[:2], *up), part=part, pooling_param=settings)
+    rows = cut(net, top, 2, 0, found[0], part="rows")
+    return cut(net, rows, 3, 0, found[1], part="columns")
 
 
-def _torchs(size: int, kernel: int, stride: int, pad: int, ceil: bool) -> int:
+def _windows_of_torch(size: int, kernel: int, stride: int, pad: int, ceil: bool) -> int:
     """Windows along one axis in torch."""
     span = size + 2 * pad - kernel
     windows = (-(-span // stride) if ceil else span // stride) + 1
     return windows - 1 if ceil and (windows - 1) * stride >= size + pad else windows
 
 
-def _caffes(size: int, kernel: int, stride: int, pad: int, padded: bool, ceil: bool) -> int:
+def _windows_of_caffe(size: int, kernel: int, stride: int, pad: int, padded: bool, ceil: bool) -> int:
     """Windows along one axis in Caffe: the last is dropped where it would begin in padding, if there is any."""
     span = size + 2 * pad - kernel
     windows = (-(-span // stride) if ceil else span // stride) + 1

@@ -84,7 +84,7 @@ def norm(
     return vector_norm(net, input, 2 if p in (None, "fro") else p, dim, keepdim)
 
 
-@converts("linalg_vector_norm", "vector_norm")
+@converts("linalg_vector_norm")
 def vector_norm(
     net: Builder,
     x: Operand,

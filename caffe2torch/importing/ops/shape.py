@@ -20,22 +20,28 @@ def reshape(net: Builder, x: Value, shape: Sequence[int], *, part: str = "") -> 
         return x
     if 0 in new or not new:
         raise Refused(f"it makes {x.shape} to {new}, a shape that Caffe's Reshape has not")
+    merged = _merged(x.shape, new)
+    if merged is not None:
+        start, end = merged
+        settings = {} if merged == (1, len(x.shape) - 1) else {"axis": start, "end_axis": end}
+        return net.add("Flatten", [x], new, part=part, flatten_param=settings)
     same = 0
     while same < min(len(new), len(x.shape)) and new[same] == x.shape[same]:
         same += 1
-    behind = len(new) - same - 1  # axes after the first that differs
-    merged = len(x.shape) - same - behind
-    if behind >= 0 and merged > 1 and new[same + 1 :] == x.shape[same + merged :] and same > 0:
-        end = same + merged - 1
-        settings = {} if (same, end) == (1, len(x.shape) - 1) else {"axis": same, "end_axis": end}
-        return net.add("Flatten", [x], new, part=part, flatten_param=settings)
     # A first axis that changes takes what is left, so that the net serves other batch sizes.
     dims = [0] * same + list(new[same:])
     if same == 0:
         dims[0] = -1
-    elif same < len(new):
-        dims[same:] = new[same:]
     return net.add("Reshape", [x], new, part=part, reshape_param={"shape": {"dim": dims}})
+
+
+def _merged(shape: Shape, new: Shape) -> tuple[int, int] | None:
+    """First and last of the axes (not the batch's) that were merged into one, the longest run; None if none were."""
+    for start in range(1, len(shape) - 1):
+        for end in range(len(shape) - 1, start, -1):
+            if new == (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]):
+                return start, end
+    return None
 
 
 def permute(net: Builder, x: Value, order: Sequence[int], *, part: str = "") -> Value:
@@ -57,7 +63,7 @@ def _sizes(sizes: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple(int(s) for s in sizes)
 
 
-@converts("view", "reshape", "_unsafe_view", whole=True)
+@converts("view", "reshape", whole=True)
 def view(net: Builder, input: Operand, *sizes: Any, shape: Any = None) -> Value:
     if sizes and isinstance(sizes[0], torch.dtype):
         raise Refused("it reads the bits of one type as another")
@@ -209,7 +215,7 @@ def channel_shuffle(net: Builder, input: Operand, groups: int) -> Value:
 
 
 @converts(
-    *("contiguous", "clone", "detach", "alias", "data.__get__", "real.__get__", "requires_grad_", "cpu", "positive"),
+    *("contiguous", "clone", "detach", "data.__get__", "real.__get__", "requires_grad_", "cpu", "positive"),
     padded=True,
     whole=True,
 )
