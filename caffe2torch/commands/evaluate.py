@@ -151,10 +151,10 @@ def _add_matlab_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_hashing_arguments(parser: argparse.ArgumentParser) -> None:
-    from caffe2torch.commands.extract import _add_model_arguments
+    from caffe2torch.commands.model_options import add_model_options
 
     group = parser.add_argument_group("which model hashes pictures")
-    _add_model_arguments(group)
+    add_model_options(group)
     group.add_argument(
         "--accuracy",
         nargs="?",

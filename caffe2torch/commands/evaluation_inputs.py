@@ -33,9 +33,9 @@ class Inputs:
 
 def model_of(args: argparse.Namespace) -> Model:
     """The model that hashes pictures, as ``extract`` understands the options."""
-    from caffe2torch.commands.extract import _model as extract_model
+    from caffe2torch.commands.model_options import chosen_model
 
-    model = extract_model(argparse.Namespace(**{**vars(args), "features": None}))
+    model = chosen_model(args)
     return model if args.accuracy is None else _with_classifier(args, model)
 
 

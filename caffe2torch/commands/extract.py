@@ -16,21 +16,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caffe2torch.errors import UsageError
-
 if TYPE_CHECKING:
-    from caffe2torch.extract import Model, Summary
+    from caffe2torch.extract import Summary
 
 HELP = "hash codes for a folder of pictures"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Inputs, then one group of options for each question a user has."""
+    from caffe2torch.commands.model_options import add_model_options
+
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -41,48 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--root", metavar="DIR", help="where the paths of list files start, also those with a leading /"
     )
-    _add_model_arguments(parser.add_argument_group("which model"))
+    add_model_options(parser.add_argument_group("which model"))
     _add_output_arguments(parser.add_argument_group("what is written"))
     _add_running_arguments(parser.add_argument_group("how it runs"))
-
-
-def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
-    from caffe2torch.commands.options import add_custom_options
-
-    group.add_argument(
-        "--model",
-        metavar="NAME",
-        help="a model of the zoo (`caffe2torch zoo` lists them), or the folder of a project (`caffe2torch "
-        "new-project`); default: the bundled ssdh48_small",
-    )
-    group.add_argument("--net", metavar="FILE", help="a deploy prototxt of your own; needs --weights and --preprocess")
-    group.add_argument(
-        "--weights", metavar="FILE", help=".caffemodel or .caffemodel.h5 for --net, or in place of the model's own"
-    )
-    group.add_argument(
-        "--preprocess",
-        nargs="+",
-        action="extend",
-        metavar="SETTING",
-        help="for --net, after the INPUTs: the name of a zoo model whose preprocessing to use, and settings KEY=VALUE "
-        "over it: dialect (matcaffe, transformer, pycaffe), resize, crop, crop_offset, mean_values, scale, ...",
-    )
-    group.add_argument("--mean", metavar="FILE", help="mean image: .binaryproto, .npy or .mat")
-    group.add_argument(
-        "--mean-layout", choices=("hwc", "whc"), help="subtract the mean image upright, or transposed as SSDH did"
-    )
-    group.add_argument(
-        "--blob", metavar="NAME", help="the blob that holds the code (default: the model's, or the only output)"
-    )
-    group.add_argument(
-        "--exif", action="store_true", help="turn pictures upright by their EXIF orientation (MATLAB does not)"
-    )
-    group.add_argument("--ignore-extra", action="store_true", help="pass over weights for layers the net does not have")
-    group.add_argument("--allow-missing", action="store_true", help="fill layers without weights by their fillers")
-    group.add_argument(
-        "--allow-unknown", action="store_true", help="pass over prototxt fields the schema does not have"
-    )
-    add_custom_options(group)
 
 
 def _add_output_arguments(group: argparse._ArgumentGroup) -> None:
@@ -131,9 +92,10 @@ def _add_running_arguments(group: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Extract, show progress on stderr, and print what was done on stdout."""
+    from caffe2torch.commands.model_options import chosen_model
     from caffe2torch.extract import extract
 
-    model = _model(args)
+    model = chosen_model(args, features=args.features)
     try:
         with _Progress(quiet=args.quiet) as progress:
             summary = extract(
@@ -161,46 +123,6 @@ def run(args: argparse.Namespace) -> int:
     elif not args.quiet:
         print(report(summary))
     return 0
-
-
-def _model(args: argparse.Namespace) -> Model:
-    """The model that --model or --net names, with everything the other options change about it."""
-    from caffe2torch import zoo
-    from caffe2torch.extract.model import Model, parse_spec
-
-    if args.net:
-        if args.model:
-            raise UsageError("--model and --net both name a net: give one of them")
-        if not args.weights:
-            raise UsageError(f"--net {args.net}: its weights are missing, give --weights FILE.caffemodel")
-        if not args.preprocess:
-            raise UsageError(
-                f"--net {args.net}: what is done to pictures before the net stands in no prototxt: give --preprocess "
-                f"with the name of a zoo model that does the same ({', '.join(zoo.names()[:3])}, ...) or with settings "
-                "such as dialect=matcaffe resize=256 crop=227, and --mean"
-            )
-        spec, mean = parse_spec(args.preprocess)
-        model = Model.from_files(args.net, args.weights, spec, mean=args.mean or mean)
-    else:
-        if args.preprocess:
-            raise UsageError("--preprocess is for --net: a zoo model knows its own preprocessing")
-        name = args.model or zoo.default_name()
-        model = Model.from_zoo(name, weights=args.weights, mean=args.mean)
-        if not (model.blob or args.blob):
-            raise UsageError(f"{name} makes no codes; name a blob to threshold with --blob, or choose a hashing model")
-    if args.mean_layout:
-        model = model.with_mean_layout(args.mean_layout)
-    return replace(
-        model,
-        blob=args.blob or model.blob,
-        features=args.features,
-        exif=args.exif,
-        allow_missing=args.allow_missing,
-        ignore_extra=args.ignore_extra or model.ignore_extra,
-        allow_unknown=args.allow_unknown,
-        protos=tuple(map(Path, args.proto)),
-        imports=tuple(args.imports),
-    )
 
 
 class _Progress:
@@ -259,9 +181,11 @@ def _say_how_to_resume(out: Path) -> None:
 
 def report(summary: Summary) -> str:
     """What was done, for a person: a few codes, counts, rate, where the file is and what to do next."""
-    width = max((len(path) for path, _ in summary.samples), default=0)
-    width = min(width, 60)
-    lines = [f"{_short(path, width):{width}}  {bits}" for path, bits in summary.samples]
+    from caffe2torch.browse.markup import printable
+
+    samples = [(printable(path), bits) for path, bits in summary.samples]
+    width = min(max((len(path) for path, _ in samples), default=0), 60)
+    lines = [f"{_short(path, width):{width}}  {bits}" for path, bits in samples]
     if summary.written > len(summary.samples):
         lines.append("...")
     codes = f"{_count(summary.written, 'code')} of {_count(summary.bits, 'bit')} ({_distinct(summary)} different)"
@@ -288,8 +212,9 @@ def report(summary: Summary) -> str:
             lines.append(f"  ... and {summary.failed - len(summary.failures):,} more, all named in the output")
     lines.append(f"wrote {summary.out}" + "".join(f" and {p}" for p in (summary.features_out, summary.sheet) if p))
     shape = f"({summary.written}, {summary.bits})"
-    lines.append(f"next, in Python: caffe2torch.read_codes({summary.out!r}).unpacked()  # {shape} booleans")
-    return "\n".join(lines)
+    lines.append(f"next: caffe2torch search {shlex.quote(summary.out)} PICTURE  # the pictures most like yours")
+    lines.append(f"or in Python: caffe2torch.read_codes({summary.out!r}).unpacked()  # {shape} booleans")
+    return "\n".join(map(printable, lines))
 
 
 def _count(number: int, thing: str) -> str:

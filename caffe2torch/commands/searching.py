@@ -151,7 +151,7 @@ def query_model(args: argparse.Namespace, gallery: Gallery) -> Model:
 def _own_model(args: argparse.Namespace, gallery: Gallery) -> Model:
     """As ``extract`` understands the same options."""
     from caffe2torch.browse.same_model import differences
-    from caffe2torch.commands.extract import _model as extract_model
+    from caffe2torch.commands.model_options import chosen_model
 
     if not (args.model or args.net):
         if args.another_model:
@@ -160,7 +160,7 @@ def _own_model(args: argparse.Namespace, gallery: Gallery) -> Model:
             f"{args.codes}: does not say which model made its codes, and a new picture must be hashed with the same: "
             "name it with --model NAME, or with --net, --weights and --preprocess"
         )
-    model = extract_model(argparse.Namespace(**{**vars(args), "features": getattr(args, "rerank", None)}))
+    model = chosen_model(args, features=getattr(args, "rerank", None))
     if found := differences(gallery.provenance, model.identity()):
         print(f"caffe2torch: warning: {args.codes} was made otherwise: {'; '.join(found)}", file=sys.stderr)
     return model

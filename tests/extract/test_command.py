@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,7 @@ def test_one_command_writes_codes_h5_and_says_what_it_did(pictures: Path, capsys
     assert "from 20 pictures with ssdh48_small on cpu in float32" in out
     assert "pictures a second" in out
     assert "wrote codes.h5" in out
+    assert "next: caffe2torch search codes.h5 PICTURE" in out
     assert "read_codes('codes.h5').unpacked()" in out
     assert err == ""
 
@@ -159,3 +161,13 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for word in ("which model", "what is written", "how it runs", "caffe2torch extract photos/", "--resume"):
         assert word in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_names_that_are_no_text_are_shown_all_the_same(pictures: Path) -> None:
+    Path("odd").mkdir()
+    shutil.copy(next(pictures.glob("*.png")), "odd/a\n\udcff.png")
+    tool = [sys.executable, str(ROOT / "tools" / "extract_codes.py"), "odd"]
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(tool, capture_output=True, text=True, check=True, timeout=300, env=strict)
+    assert r"odd/a\n\udcff.png  " in done.stdout
