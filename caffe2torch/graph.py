@@ -113,7 +113,8 @@ class Graph:
         wanted = tuple(wanted)
         for blob in wanted:
             if blob not in self.blobs:
-                raise GraphError(f"net {self.name!r} has no blob {blob!r}{near(blob, self.blobs)}")
+                hint = near(blob, self.blobs) or "; its last are " + ", ".join(map(repr, self.blobs[-6:]))
+                raise GraphError(f"net {self.name!r} has no blob {blob!r}{hint}")
         alive, kept = set(wanted), []
         for node in reversed(self.nodes):
             if alive.isdisjoint(node.writes) and node.index not in sinks:

@@ -465,7 +465,7 @@ def test_codes_that_exist_are_kept(pictures: Path, refused: Refused) -> None:
     "options, message",
     [
         (["--blob", "nope"], "has no blob 'nope'"),
-        (["--features", "fc77"], "has no blob 'fc77'"),
+        (["--features", "fc77"], "has no blob 'fc77'; its last are 'res4a', 'res4b', 'sum4', 'pool5', "),
         (["--weights", "missing"], "missing: cannot be read"),
         (["--weights", str(NET)], "is text, perhaps a prototxt"),
         (["--mean", "missing.npy"], "missing.npy: "),
