@@ -125,7 +125,7 @@ def _hashed(args: argparse.Namespace, pictures: Pictures, model: Model, target: 
 
 
 def _measure(args: argparse.Namespace, files: Sequence[Path], progress: Progress) -> Evaluation:
-    from caffe2torch.evaluation.run import measure, read_sides
+    from caffe2torch.evaluation.run import asking_for_themselves, measure, read_sides
 
     sides = read_sides(
         files,
@@ -134,6 +134,12 @@ def _measure(args: argparse.Namespace, files: Sequence[Path], progress: Progress
         folders=args.folders,
         say=progress.say,
     )
+    if len(sides) > 1 and (both := asking_for_themselves(*sides)):
+        print(
+            f"caffe2torch: warning: {both:,} of the {len(sides[0]):,} queries stand in the database too and find "
+            "themselves, which flatters the figures; --database test leaves each out of its own ranking",
+            file=sys.stderr,
+        )
     progress.title = "ranking"
     return measure(
         sides[0],

@@ -69,7 +69,9 @@ def folder_labels(paths: Sequence[Sequence[str]], files: Sequence[Path]) -> tupl
     names = []
     for each, file in zip(paths, files, strict=True):
         folders = [PurePosixPath(path.replace("\\", "/")).parent.name for path in each]
-        if not folders or not all(folders):
+        if not len(each):
+            raise RetrievalError(f"{file}: holds no paths of pictures, so folders cannot be labels")
+        if not all(folders):
             raise RetrievalError(f"{file}: does not say in which folder each picture lies, so folders cannot be labels")
         names.append(folders)
     known = sorted(set().union(*names))

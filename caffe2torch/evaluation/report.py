@@ -182,11 +182,13 @@ def _table(evaluation: Evaluation, rows: Sequence[Row]) -> Iterator[str]:
         texts = [f"{text:>{width}}" for text, width in zip(others, widths[1:], strict=True)]
         yield f"{first:{widths[0]}}  {'  '.join(texts)}".rstrip()
     if longest.without_near:
-        yield (
-            f"{longest.without_near:,} queries have nothing within {longest.radius} bits and count 0 in the last line"
-        )
+        yield f"{_queries(longest.without_near)} nothing within {longest.radius} bits, counted as 0 in the last line"
     if longest.without_relevant:
-        yield f"{longest.without_relevant:,} queries have no right picture in the database and count 0 everywhere"
+        yield f"{_queries(longest.without_relevant)} no right picture in the database, counted as 0 everywhere"
+
+
+def _queries(count: int) -> str:
+    return "1 query has" if count == 1 else f"{count:,} queries have"
 
 
 def _published(row: Row) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from caffe2torch.errors import RetrievalError, UsageError
-from caffe2torch.evaluation.run import Side, measure, read_sides
+from caffe2torch.evaluation.run import Side, asking_for_themselves, measure, read_sides
 from evaluation.sets import as_codes, draw_codes, write_csv
 
 
@@ -120,3 +120,17 @@ def test_one_label_each_against_several(tmp_path: Path) -> None:
 def test_no_k_is_no_evaluation() -> None:
     with pytest.raises(UsageError, match="at least one"):
         measure(side(3, 1), side(20, 2), ks=[])
+
+
+@pytest.mark.parametrize(
+    "own, theirs, known",
+    [({"folder": "/a"}, {"folder": "/a"}, 5), ({"folder": "/a"}, {"folder": "/b"}, 0), ({}, {}, 0)],
+    ids=["names from one place", "names from elsewhere", "names from anywhere"],
+)
+def test_queries_that_stand_in_the_database(own: dict[str, str], theirs: dict[str, str], known: int) -> None:
+    assert asking_for_themselves(side(5, 1, **own), side(9, 2, **theirs)) == known
+
+
+def test_the_same_codes_without_names_that_count() -> None:
+    both = side(5, 1)
+    assert asking_for_themselves(both, both) == 5
