@@ -34,7 +34,7 @@ def _table(answer: Answer, gallery: Gallery) -> str:
         cells = [f"{cell:{'>' if place < numbers else '<'}{widths[place]}}" for place, cell in enumerate(row[:-1])]
         lines.append("  ".join((*cells, row[-1])))
     if not answer.hits:
-        lines.append("nothing within the radius")
+        lines.append("nothing within the radius; without --radius the nearest are shown, however far they are")
     elif answer.relevant is not None:
         lines.append(f"{answer.relevant} of {len(answer.hits)} share a label with the query")
     return "\n".join(lines)
