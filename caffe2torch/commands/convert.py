@@ -18,8 +18,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from caffe2torch.export import Result, Settings
+    from caffe2torch.export import File, Result, Settings
     from caffe2torch.export.models import Convertible
+
+ROUNDING = 1e-5
+"""The largest difference, as a share of the largest value, that is rounding."""
 
 HELP = "write a net as plain PyTorch source, safetensors, ONNX or a torch.export program"
 
@@ -80,7 +83,11 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(facts if args.all else facts[0], indent=2))
     else:
         print("\n\n".join(_report(result) for result in results))
-    return int(any(far_off(result) for result in results))
+    far = [str(file.path) for result in results for file in result.files if far_off(file)]
+    if far and not args.half:  # float16 is measured, not judged
+        print(f"caffe2torch: error: too far from the Caffe net: {', '.join(far)}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -187,9 +194,9 @@ def _table(args: argparse.Namespace) -> int:
     return 0
 
 
-def far_off(result: Result) -> bool:
-    """Whether a form differs from the Caffe net by more than rounding; float16 is measured, not judged."""
-    return any(file.check is not None and file.check.relative > 1e-2 for file in result.files)
+def far_off(file: File) -> bool:
+    """Whether a form differs from the Caffe net by more than rounding."""
+    return file.check is not None and not file.check.relative <= ROUNDING
 
 
 def _report(result: Result) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ def check(form: str, path: Path, net: CaffeNet, source: Source, pictures: bool) 
     inputs = example_inputs(net, source.batch)
     given = examples(source, inputs, pictures=pictures and form in ("pt2", "onnx"))
     if given is not inputs and pictures and form in ("pt2", "onnx"):
-        inputs = [module(source, source.state).preprocess(given[0])]  # type: ignore[operator]
+        inputs = [prepared(source, given[0])]
     expected = reference_outputs(net, inputs)
     if form == "source":
         return compare(expected, _run(module(source, source.state), given))
@@ -36,6 +37,14 @@ def check(form: str, path: Path, net: CaffeNet, source: Source, pictures: bool) 
     if form == "pt2":
         return compare(expected, _run(torch.export.load(path).module(), given))
     return onnx.check(path, expected, given)
+
+
+def prepared(source: Source, images: Tensor) -> Tensor:
+    """RGB pictures as the package itself prepares them, not the written program."""
+    assert source.preprocessing is not None
+    assert source.preprocessing.prepare is not None
+    flipped = images.flip(3).contiguous().numpy()
+    return torch.from_numpy(np.stack([source.preprocessing.prepare(image) for image in flipped]))
 
 
 def _run(net: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:

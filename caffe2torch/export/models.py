@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from caffe2torch import zoo
 from caffe2torch.errors import UsageError
 from caffe2torch.export.preprocessing import Written, write_preprocessing
@@ -28,6 +30,8 @@ class Convertible:
     mean: Path | None = None
     notes: list[str] = field(default_factory=list)
     """What was passed over while loading."""
+    stand_in: bool = False
+    """Whether a mean image that is not here is replaced by a grey one, for measurements."""
 
     def origins(self) -> tuple[Origin, ...]:
         """The files with their hashes."""
@@ -38,7 +42,10 @@ class Convertible:
         """The written preprocessing; None where it is not known. UsageError where it has no written form."""
         if self.spec is None:
             return None
-        return write_preprocessing(self.spec, load_mean(self.mean) if self.mean else None)
+        mean = load_mean(self.mean) if self.mean else None
+        if mean is None and self.stand_in and self.spec.mean_file and self.spec.resize:
+            mean = np.full((3, *self.spec.resize), 120, np.float32)
+        return write_preprocessing(self.spec, mean)
 
 
 def from_zoo(name: str, *, blobs: Sequence[str] = (), random: bool = False) -> Convertible:
@@ -47,7 +54,7 @@ def from_zoo(name: str, *, blobs: Sequence[str] = (), random: bool = False) -> C
     weights = None if random else zoo.find_file(entry.weights)
     has_mean = entry.mean is not None and (not random or zoo.is_here(entry.mean))
     mean = zoo.find_file(entry.mean) if entry.mean is not None and has_mean else None
-    spec = Spec.from_dict(entry.preprocessing) if entry.mean is None or has_mean else None
+    spec = Spec.from_dict(entry.preprocessing)
 
     def make() -> CaffeNet:
         extra = (*entry.extra_layers, *entry.aliases.values())
@@ -55,7 +62,7 @@ def from_zoo(name: str, *, blobs: Sequence[str] = (), random: bool = False) -> C
         return net.select(*blobs) if blobs else net
 
     files = (entry.deploy,) if weights is None else (entry.deploy, weights)
-    return Convertible(entry.name, files, make, spec, mean)
+    return Convertible(entry.name, files, make, spec, mean, stand_in=random)
 
 
 def from_files(

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from caffe2torch.errors import UsageError
 from caffe2torch.export.names import number
+from caffe2torch.preprocess import Preprocess, Spec, make
 from caffe2torch.preprocess.mean import mean_planes
-from caffe2torch.preprocess.spec import Spec, crop_place
+from caffe2torch.preprocess.spec import crop_place
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Written:
     helpers: frozenset[str] = frozenset()
     size: tuple[int, int] | None = None
     """(height, width) that pictures must have; None: any."""
+    prepare: Preprocess | None = None
+    """The package's own, to compare with; it takes one picture in B, G, R."""
 
 
 def write_preprocessing(spec: Spec, mean: NDArray[np.floating] | None) -> Written:
@@ -68,7 +71,7 @@ def write_preprocessing(spec: Spec, mean: NDArray[np.floating] | None) -> Writte
         lines.append(f"x = x * {number(spec.scale)}")
     head = "def preprocess(self, images: Tensor) -> Tensor:"
     method = (head, *(f"    {line}" for line in (*lines, "return x")))
-    return Written(method, tuple(members), state, frozenset(used), size)
+    return Written(method, tuple(members), state, frozenset(used), size, make(spec, mean))
 
 
 def _planes(spec: Spec, size: tuple[int, int] | None) -> list[str]:

@@ -46,9 +46,12 @@ class Source:
     batch: Batch
     notes: tuple[str, ...] = ()
     """What the written net does otherwise than Caffe, layer by layer."""
-    preprocessing: bool = False
-    picture: tuple[int, int] | None = None
-    """(height, width) that its ``preprocess`` wants pictures to have; None: any."""
+    preprocessing: Written | None = None
+
+    @property
+    def picture(self) -> tuple[int, int] | None:
+        """(height, width) that its ``preprocess`` wants pictures to have; None: any."""
+        return self.preprocessing.size if self.preprocessing else None
 
 
 @dataclass
@@ -111,8 +114,7 @@ def write_source(net: CaffeNet, origins: Sequence[Origin] = (), preprocessing: W
         net.outputs,
         batch,
         tuple(body.members.notes),
-        preprocessing is not None,
-        preprocessing.size if preprocessing else None,
+        preprocessing,
     )
 
 

@@ -17,15 +17,12 @@ from caffe2torch.export.models import Convertible, from_files, from_zoo
 from caffe2torch.files import atomic_path
 from caffe2torch.net import CaffeNet
 
-COLUMNS = (
-    ("source", Settings(("source", "safetensors"))),
-    ("pt", Settings(("pt",))),
-    ("pt2", Settings(("pt2",))),
-    ("onnx", Settings(("onnx",))),
-    ("half", Settings(("safetensors",), half=True)),
-    ("pictures", Settings(("pt2",), pictures=True)),
+RUNS = (
+    Settings(("source", "safetensors", "pt", "pt2", "onnx")),
+    Settings(("safetensors",), half=True),
+    Settings(("pt2",), pictures=True),
 )
-"""What each row holds: the form, and the settings it is written with."""
+COLUMNS = ("source", "pt", "pt2", "onnx", "half", "pictures")
 
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 
@@ -62,19 +59,13 @@ def write_table(path: Path, models: Path | None, *, say: Callable[[str], None]) 
 
 def _known(models: Path | None) -> Iterator[tuple[Convertible, bool]]:
     """The real models of a folder, then the zoo; with weights from fillers where a model's own are not here."""
-    for net in sorted(models.rglob("*.prototxt")) if models else ():
-        found = [w for w in sorted(net.parent.iterdir()) if w.name.startswith(net.stem) and ".caffemodel" in w.name]
-        if found and not (net.stem + "_").startswith(tuple(f"{p.stem}_" for p in _longer(net, found[0]))):
-            yield from_files(net, found[0]), True
+    for weights in sorted(models.rglob("*.caffemodel*")) if models else ():
+        nets = [net for net in weights.parent.glob("*.prototxt") if weights.name.startswith(net.stem)]
+        if nets:
+            yield from_files(max(nets, key=lambda net: len(net.stem)), weights), True
     for name in zoo.names():
         here = zoo.is_here(zoo.entry(name).weights)
         yield from_zoo(name, random=not here), here
-
-
-def _longer(net: Path, weights: Path) -> list[Path]:
-    """Other nets of the folder whose longer name fits the weights better."""
-    others = net.parent.glob("*.prototxt")
-    return [o for o in others if len(o.stem) > len(net.stem) and weights.name.startswith(o.stem)]
 
 
 def _row(model: Convertible, *, real: bool) -> Row:
@@ -82,10 +73,12 @@ def _row(model: Convertible, *, real: bool) -> Row:
     net = model.load()
     if not real:
         _spread(net)
-    cells = tuple(_cell(net, model, column, settings) for column, settings in COLUMNS)
+    every, half, pictures = (_run(net, model, settings) for settings in RUNS)
+    cells = [every] * 4 if isinstance(every, str) else [_cell(*every[:2]), *(_cell(file) for file in every[2:])]
+    cells += [found if isinstance(found, str) else _cell(*found) for found in (half, pictures)]
     del net
     gc.collect()
-    return Row(model.name, real, cells)
+    return Row(model.name, real, tuple(cells))
 
 
 def _spread(net: CaffeNet) -> None:
@@ -95,27 +88,26 @@ def _spread(net: CaffeNet) -> None:
             torch.nn.init.kaiming_normal_(parameter)
 
 
-def _cell(net: CaffeNet, model: Convertible, column: str, settings: Settings) -> str:
+def _run(net: CaffeNet, model: Convertible, settings: Settings) -> tuple[File, ...] | str:
+    """The files of one conversion, or why there are none."""
     preprocessing = model.preprocessing()
     if settings.pictures and preprocessing is None:
         return "-"
     with tempfile.TemporaryDirectory(prefix="caffe2torch-") as folder:
         try:
-            result = convert(net, folder, settings=settings, preprocessing=preprocessing)
+            return convert(net, folder, settings=settings, preprocessing=preprocessing).files
         except Caffe2TorchError as error:
             return f"refused: {error}".replace("|", "/")
-        return _figures(result.files, result.seconds)
 
 
-def _figures(files: tuple[File, ...], seconds: float) -> str:
-    size = sum(file.size for file in files)
-    check = files[-1].check
+def _cell(*files: File) -> str:
+    size, seconds, check = sum(f.size for f in files), sum(f.seconds for f in files), files[-1].check
     said = files[-1].unchecked if check is None else "equal" if check.equal else f"{check.relative:.0e}"
     return f"{size / 1e6:.1f} MB, {seconds:.1f} s, {said}"
 
 
 def _text(rows: list[Row]) -> str:
-    head = ("net", "weights", *(column for column, _ in COLUMNS))
+    head = ("net", "weights", *COLUMNS)
     lines = [
         f"Made with caffe2torch {__version__} and torch {torch.__version__} on {torch.get_num_threads()} threads.\n"
     ]

@@ -15,7 +15,7 @@ from caffe2torch import zoo
 from caffe2torch.caffemodel import write_caffemodel
 from caffe2torch.cli import main
 from caffe2torch.errors import OutputError, UnsupportedLayerError, UsageError
-from caffe2torch.export import Settings, convert, write_source
+from caffe2torch.export import Settings, convert, table, write_source
 from caffe2torch.export.forms import module
 from caffe2torch.export.models import from_zoo
 from caffe2torch.net import CaffeNet
@@ -206,3 +206,31 @@ def test_pictures_go_into_the_exported_programs(tmp_path: Path) -> None:
     images = torch.randint(0, 256, (3, 40, 61, 3), dtype=torch.uint8)
     found = torch.export.load(tmp_path / "out" / "model.pt2").module()(images)[0]
     assert found.shape == (3, 48)
+
+
+def test_the_table_replaces_what_stands_between_its_marks(
+    net: CaffeNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table.zoo, "names", lambda: ())
+    monkeypatch.setattr(table, "RUNS", (Settings(("source", "safetensors", "pt")), table.RUNS[1], table.RUNS[2]))
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "small.prototxt").write_text(SMALL, "utf-8")
+    weights = {name: [b.detach().numpy() for _, b in layer.blob_items()] for name, layer in net.layers().items()}
+    for name in ("small.caffemodel", "small_b.caffemodel"):
+        write_caffemodel(models / name, read_net(models / "small.prototxt"), weights)
+    (models / "small_b.prototxt").write_text(SMALL, "utf-8")
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n", "utf-8")
+    said: list[str] = []
+    table.write_table(page, models, say=said.append)
+    text = page.read_text("utf-8")
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    rows = [line for line in text.splitlines() if line.startswith("| small")]
+    assert [row.split("|")[1].strip() for row in rows] == ["small", "small_b"]
+    assert rows[0].count("equal") == 2
+    page.write_text("no marks", "utf-8")
+    with pytest.raises(UsageError, match="has no place for the table"):
+        table.write_table(page, models, say=said.append)
