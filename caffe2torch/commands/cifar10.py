@@ -18,6 +18,7 @@ Pictures that are there and right are left alone: after an interruption the same
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -123,10 +124,12 @@ def _fetch(folder: Path | None, *, quiet: bool) -> Path:
 
 
 def report(written: Written) -> str:
-    """What was done, and the command that takes the lists."""
+    """What was done, and the commands that take the lists."""
     layout = written.layout
     kept = f", {written.kept:,} were there already" if written.kept else ""
     return (
         f"{written.written:,} pictures written{kept}; {written.bytes / 1e6:.1f} MB in {layout.dataset}\n"
-        f"codes of the test pictures: caffe2torch extract {layout.test_list} --root {layout.root} --out test.h5"
+        f"next: caffe2torch evaluate --images {shlex.quote(str(layout.root))} --model kevinnet_cifar10_48\n"
+        f"or codes only: caffe2torch extract {shlex.quote(str(layout.test_list))} "
+        f"--root {shlex.quote(str(layout.root))} --out test.h5"
     )
