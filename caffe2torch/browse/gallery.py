@@ -80,11 +80,10 @@ class Gallery:
             if names:
                 raise UsageError(f"{path}: an index has its own names: leave out {names}")
             index = _open_index(path, engine)
-            if rows is not None and len(index) and (last := int(index.ids.max())) >= len(rows):
+            if rows is not None and len(rows) != index.next_id:
                 raise RetrievalError(
-                    f"{rows.source}: features of {len(rows):,} pictures, but {path} numbers its pictures up to "
-                    f"{last:,}, and row i must be of picture i: give the features of all codes ever added to it, in "
-                    "the order in which they were added"
+                    f"{rows.source}: features of {len(rows):,} pictures, but {index.next_id:,} were added to {path} in "
+                    "all: row i must be of the i-th, those removed since included"
                 )
         else:
             codes = read_codes(path, say=say)

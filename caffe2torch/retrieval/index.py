@@ -153,6 +153,11 @@ class Index:
         """The ids in database order."""
         return self._rows().ids
 
+    @property
+    def next_id(self) -> int:
+        """The id the next code gets; without ids of one's own, how many codes were ever added."""
+        return self._next_id
+
     def search(self, queries: Packed, k: int) -> Hits:
         """The k nearest codes of each of (Q, width) packed queries, exactly, in (distance, database position) order."""
         queries = self._check(queries, k)
