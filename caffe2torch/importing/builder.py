@@ -32,6 +32,8 @@ class MadeLayer:
     message: Message
     blobs: list[Array] = field(default_factory=list)
     origins: list[Origin] = field(default_factory=list)
+    path: str = ""
+    """The module it was made in, if that has no modules inside."""
 
 
 class Builder:
@@ -42,7 +44,7 @@ class Builder:
         """Whether Pooling may be told to round down, which Caffe 1.0 does not know."""
         self.layers: list[MadeLayer] = []
         self.notes: list[str] = []
-        self.place = Place("", type(module).__name__, False, "")
+        self.place = Place("", type(module).__name__, False, False, "")
         self.operation = ""
         self.indices: dict[str, int] = {}
         """Blob of whole numbers -> how many rows the smallest table has that it looks things up in."""
@@ -103,7 +105,8 @@ class Builder:
         message = schema.message_type("LayerParameter")(
             name=name, type=layer_type, bottom=[value.blob for value in bottoms], top=tops, **given
         )
-        made = MadeLayer(message, [_array(blob) for blob in blobs], [self.origin(blob) for blob in blobs])
+        path = self.place.path if self.place.alone else ""
+        made = MadeLayer(message, [_array(blob) for blob in blobs], [self.origin(blob) for blob in blobs], path)
         self.layers.append(made)
         return [Value(top, tuple(int(dim) for dim in shape)) for top, shape in zip(tops, shapes, strict=True)]
 

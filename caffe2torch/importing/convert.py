@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from caffe2torch import schema
 from caffe2torch.errors import UnsupportedLayerError, UsageError
-from caffe2torch.importing import ops, tidy
+from caffe2torch.importing import lrn, ops, tidy
 from caffe2torch.importing.builder import Builder
 from caffe2torch.importing.check import Check, compare, random_like, reload
 from caffe2torch.importing.ends import Inputs, flat, read_inputs
 from caffe2torch.importing.imported import Imported, beyond
 from caffe2torch.importing.place import ModuleStack, Place
 from caffe2torch.importing.trace import Tracer
-from caffe2torch.importing.values import Value
+from caffe2torch.importing.values import PENDING, Value
 from caffe2torch.net import CaffeNet
 
 __all__ = ["ops", "to_caffe"]  # importing ops registers what converts
@@ -70,8 +70,12 @@ def to_caffe(
 
 def _plain(module: nn.Module) -> nn.Module:
     """The module itself where it is wrapped by ``torch.compile``; refuses what Python does not run."""
-    if isinstance(module, CaffeNet):
-        raise UsageError("this is a Caffe net already: caffe2torch.save writes its files")
+    nets = [path for path, child in module.named_modules() if isinstance(child, CaffeNet)]
+    if nets:
+        raise UsageError(
+            f"{f'module {nets[0]!r}' if nets[0] else 'this'} is a Caffe net already: caffe2torch.save writes its "
+            "files, and `caffe2torch convert` makes plain PyTorch of it"
+        )
     inner = getattr(module, "_orig_mod", module)
     module = inner if isinstance(inner, nn.Module) else module
     compiled = [
@@ -118,8 +122,8 @@ def _trace(module: nn.Module, inputs: Inputs, *, round_mode: bool) -> tuple[Buil
         value = tracer.current(tensor)
         if value is None:
             tracer.problems.append("an output does not depend on the inputs, or in a way that no trace can see")
-        elif value.pad:
-            tracer.problems.append("an output is padded with zeros, which Caffe does inside a convolution only")
+        elif value.pending:
+            tracer.problems.append(f"an output: {PENDING[value.pending]}")
         else:
             found.append((name, value))
     if tracer.problems:
@@ -140,7 +144,7 @@ def _finish(
 ) -> tuple[str, ...]:
     """Tidy the layers up; the names of the output blobs."""
     names = _output_names(found, output_names, inputs)
-    builder.place, builder.operation = Place("", "", False, ""), "output"
+    builder.place, builder.operation = Place("", "", False, False, ""), "output"
     blobs: list[str] = []
     for _, value in found:
         # A blob that is an input, or given twice, needs a second name.
@@ -149,7 +153,9 @@ def _finish(
     layers, away = tidy.prune(builder.layers, blobs)
     if away:
         builder.notes.append(f"left out, since no output depends on them: {', '.join(away)}")
-    layers = tidy.join_flatten(layers, blobs)
+    layers = tidy.join_flatten(lrn.settle(layers, blobs), blobs)
+    shorter = tidy.shorten(layers)
+    blobs = [shorter.get(blob, blob) for blob in blobs]
     if in_place:
         gone = tidy.work_in_place(layers, blobs)
         blobs = [gone.get(blob, blob) for blob in blobs]

@@ -28,6 +28,8 @@ class Place:
     kind: str
     leaf: bool
     """Whether it is one of torch's own modules, so that its path names the operation."""
+    alone: bool
+    """Whether it has no modules inside, so that its path names the operation if there is only one."""
     line: str
     """``file:line`` of the innermost line that is neither torch's nor ours; empty where there is none."""
 
@@ -64,7 +66,7 @@ class ModuleStack:
         """Where the call at hand is made."""
         module = self.running[-1] if self.running else self.root
         leaf = type(module).__module__.startswith("torch.nn.")
-        return Place(self.paths.get(id(module), ""), type(module).__name__, leaf, _line())
+        return Place(self.paths.get(id(module), ""), type(module).__name__, leaf, not module._modules, _line())
 
 
 def _line() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,8 +16,8 @@ class Converter:
 
     function: Callable[..., Any]
     signature: inspect.Signature
-    padded: bool
-    """It reads values whose zero padding is still to be added."""
+    takes: frozenset[str]
+    """Which kinds of pending things (``Value.pending``) it does in passing."""
     whole: bool
     """It does with whole numbers (and truth values) what it does with floats."""
 
@@ -26,7 +26,7 @@ _table: dict[str, Converter] = {}
 _refused: dict[str, str] = {}
 
 
-def converts(*names: str, padded: bool = False, whole: bool = False) -> Callable[[F], F]:
+def converts(*names: str, takes: Collection[str] = (), whole: bool = False) -> Callable[[F], F]:
     """Decorator: this function makes layers of the calls of torch's functions and methods of these names.
 
     It takes the builder and then what torch's function takes, under torch's names; it returns a Value (a tuple or list
@@ -34,7 +34,7 @@ def converts(*names: str, padded: bool = False, whole: bool = False) -> Callable
     """
 
     def add(function: F) -> F:
-        converter = Converter(function, inspect.signature(function), padded, whole)
+        converter = Converter(function, inspect.signature(function), frozenset(takes), whole)
         for name in names:
             _table[name] = converter
         return function

@@ -46,6 +46,21 @@ def join_flatten(layers: Sequence[MadeLayer], outputs: Collection[str]) -> list[
     return kept
 
 
+def shorten(layers: Sequence[MadeLayer]) -> dict[str, str]:
+    """Name a layer after its module where that makes no other: ``gate`` for ``gate.mul``; returns the new names."""
+    made = Counter(layer.path for layer in layers)
+    names = {name for layer in layers for name in (layer.message.name, *layer.message.top)}
+    renamed: dict[str, str] = {}
+    for layer in layers:
+        message = layer.message
+        if layer.path and made[layer.path] == 1 and layer.path not in names and list(message.top) == [message.name]:
+            renamed[message.name] = layer.path
+            message.name = layer.path
+            message.top[:] = [layer.path]
+        message.bottom[:] = [renamed.get(blob, blob) for blob in message.bottom]
+    return renamed
+
+
 def silence(layers: list[MadeLayer], outputs: Collection[str], unique: str) -> None:
     """Add one Silence layer that reads every blob nobody wants, which would be an output of the net otherwise."""
     read = {blob for layer in layers for blob in layer.message.bottom}

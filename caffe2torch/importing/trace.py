@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from caffe2torch.importing import registry
 from caffe2torch.importing.builder import Builder, Origin
 from caffe2torch.importing.place import ModuleStack, Place
-from caffe2torch.importing.values import Refused, Value, is_whole, lost
+from caffe2torch.importing.values import PENDING, Refused, Value, is_whole, lost
 
 _READS = frozenset(
     (
@@ -100,11 +100,13 @@ class Tracer(TorchFunctionMode):
         return result
 
     def _constant(self, result: Any, tensors: Sequence[Tensor]) -> Any:
-        """Note what is computed from constants: it is learned where they are."""
-        if any(self.builder.origin(tensor).learned for tensor in tensors):
-            for tensor in _tensors(result):
-                if all(tensor is not known for known in tensors):
-                    self.builder.remember(tensor, Origin("", True))
+        """Note what is computed from constants: it is learned where they are, and a view of one is still that one."""
+        origins = [self.builder.origin(tensor) for tensor in tensors]
+        for made in _tensors(result):
+            if any(made is tensor for tensor in tensors):
+                continue
+            same = [origin for tensor, origin in zip(tensors, origins, strict=True) if _same_data(made, tensor)]
+            self.builder.remember(made, same[0] if same else Origin("", any(o.learned for o in origins)))
         return result
 
     def _convert(
@@ -130,8 +132,10 @@ class Tracer(TorchFunctionMode):
                 raise Refused("its input was changed in place through another tensor that shares its memory")
             _check_given(converter, traced)
             bound = _bind(converter, self.builder, self._values(args), self._values(kwargs))
-            if not converter.padded and any(self._entries[id(t)].value.pad for t in traced):
-                raise Refused("its input is padded with zeros, which Caffe does inside a convolution only")
+            for tensor in traced:
+                pending = self._entries[id(tensor)].value.pending
+                if pending and pending not in converter.takes:
+                    raise Refused(PENDING[pending])
             self.builder.place, self.builder.operation = place, name.split(".")[0].strip("_")
             values = converter.function(*bound.args, **bound.kwargs)
             _check_made(traced, result)
@@ -164,6 +168,12 @@ def _name(func: Callable[..., Any]) -> str:
     if name != "__get__":
         return "threshold" if name == "_threshold" else name
     return ".".join((resolve_name(func) or "property.__get__").split(".")[-2:])
+
+
+def _same_data(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same values in the same order in the same memory, under any two shapes."""
+    whole = a.is_contiguous() and b.is_contiguous() and a.numel() == b.numel() and a.dtype == b.dtype
+    return whole and a.layout == torch.strided and a.data_ptr() == b.data_ptr() and a.device == b.device
 
 
 def _form_only(name: str, result: Any) -> bool:

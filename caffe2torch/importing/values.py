@@ -22,10 +22,22 @@ class Value:
 
     blob: str
     shape: Shape
-    pad: Shape = ()
-    """Zeros around the last axes that are still to be added, as many before as after; ``shape`` counts them."""
+    pending: str = ""
+    """What is still to be done to the blob, and counted in ``shape`` already: ``pad`` (zeros around the axes after the
+    channels, as many before as after), ``channels`` (zeros around the channels) or ``windows`` (of neighbouring
+    channels, on a last axis); each is a part of some layer of Caffe's, and none by itself."""
+    amounts: Shape = ()
+    """How many zeros, for each axis; how long the windows are."""
     lost: bool = False
     """It comes from something that was refused: what uses it is passed over, so that all problems are told at once."""
+
+
+PENDING = {
+    "pad": "its input is padded with zeros, which Caffe does inside a convolution only",
+    "channels": "its input has channels of zeros added, which Caffe does inside LRN only",
+    "windows": "its input is windows of channels, which Caffe has inside LRN only",
+}
+"""Why a value that something is pending for cannot be used."""
 
 
 Operand: TypeAlias = "Value | Tensor | float"

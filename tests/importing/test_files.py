@@ -198,3 +198,21 @@ def test_a_blob_that_is_read_twice_is_not_overwritten() -> None:
 def test_a_sigmoid_is_not_overwritten_since_caffes_gradient_reads_it() -> None:
     made = caffe2torch.to_caffe(Does(lambda x: torch.sigmoid(x * 2).relu()), torch.randn(2, 3))
     assert [list(layer.top) for layer in made.message.layer][2:] == [["sigmoid"], ["relu"]]
+
+
+def test_a_module_of_one_operation_names_its_layer() -> None:
+    class Gain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.weight
+
+    class Twice(Gain):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * self.weight).abs()
+
+    made = caffe2torch.to_caffe(nn.Sequential(nn.Linear(3, 3), Gain(), Twice()), torch.randn(2, 3))
+    assert [layer.name for layer in made.message.layer] == ["data", "0", "1", "2.mul", "2.abs"]
+    assert made.outputs == ("2.abs",)

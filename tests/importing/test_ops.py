@@ -61,6 +61,8 @@ ONE: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "times_1": (lambda x: F.relu(x) * 1, "ReLU"),
     "add_constant": (lambda x: x + C, "Bias"),
     "multiply_constant": (lambda x: x * C, "Scale"),
+    "scale_and_bias": (lambda x: torch.addcmul(C, x, C * 2), "Scale"),
+    "addcmul": (lambda x: torch.addcmul(x, x, x.relu(), value=2), "ReLU Eltwise Eltwise"),
     "divide_by_constant": (lambda x: x / C, "Scale"),
     "constant_minus_x": (lambda x: C - x, "Power Bias"),
     "constant_over_x": (lambda x: C / (x + 3), "Power Power Scale"),
@@ -111,6 +113,8 @@ ONE: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "stack": (lambda x: torch.stack((x, x.relu()), 1), "ReLU Reshape Reshape Concat"),
     "chunk": (lambda x: x.chunk(3, 1), "Slice"),
     "split": (lambda x: torch.split(x, [1, 2], 1), "Slice"),
+    "tensor_split": (lambda x: x.tensor_split((2, 5), 3), "Slice"),
+    "tensor_split_unequal": (lambda x: torch.tensor_split(x, 3, dim=2), "Slice"),
     "split_first": (lambda x: x.split(2, dim=2)[0], "Slice Silence"),
     "range": (lambda x: x[:, 1:], "Slice Silence"),
     "ranges_and_numbers": (lambda x: x[:, 0, ..., 2:4], "Slice Slice Flatten Silence"),
@@ -147,6 +151,10 @@ ONE: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "adaptive_max": (lambda x: F.adaptive_max_pool2d(x, (5, 1)), "Pooling"),
     "adaptive_same": (lambda x: F.adaptive_avg_pool2d(x, (5, 7)).relu(), "ReLU"),
     "adaptive_1d": (lambda x: F.adaptive_avg_pool1d(x.flatten(2), 7), "Flatten Reshape Pooling Flatten"),
+    "lrn_written_out": (lambda x: x * (_sums(x * x) * (2e-4 / 3) + 2).rsqrt(), "LRN"),
+    "lrn_by_roots": (lambda x: x * ((root := (_sums(x**2) * 0.1 + 1).rsqrt()) * root.sqrt()), "LRN"),
+    "lrn_that_is_none": (lambda x: x + (_sums(x * x) + 1).rsqrt(), "Eltwise Convolution Power Power Eltwise"),
+    "sums_of_channels": (lambda x: _sums(x), "Convolution"),
     "lrn": (lambda x: F.local_response_norm(x, 3, 0.01, 0.6, 2.0), "LRN"),
     "batch_norm_of_the_batch": (lambda x: F.batch_norm(x, None, None, training=True), "BatchNorm"),
     # products
@@ -162,6 +170,10 @@ ONE: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "in_place": (lambda x: x.clone().relu_().add_(1).mul_(x), "ReLU Power Eltwise"),
     "operators_in_place": (lambda x: _added(x.sigmoid(), x), "Sigmoid Eltwise"),
 }  # fmt: skip
+
+
+def _sums(x: Tensor) -> Tensor:
+    return F.pad(x, (0, 0, 0, 0, 1, 1)).unfold(1, 3, 1).sum(-1)
 
 
 def _added(y: Tensor, x: Tensor) -> Tensor:

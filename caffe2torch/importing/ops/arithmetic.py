@@ -42,6 +42,19 @@ def mul(net: Builder, input: Operand, other: Operand) -> Value:
     return _with_constant(net, "Scale", x, c, "scale_param")
 
 
+@converts("addcmul", "addcmul_")
+def addcmul(net: Builder, input: Operand, tensor1: Operand, tensor2: Operand, *, value: float = 1.0) -> Value:
+    """input + value tensor1 tensor2: one Scale with its bias where both constants span the same axes of the blob."""
+    constants = [x for x in (tensor1, tensor2) if isinstance(x, Tensor)]
+    if value == 1.0 and len(constants) == 1 and isinstance(input, Tensor) and constants[0].shape == input.shape:
+        x = tensor1 if isinstance(tensor1, Value) else tensor2
+        assert isinstance(x, Value)
+        return _with_constant(net, "Scale", x, constants[0], "scale_param", bias=input)
+    if not (isinstance(tensor1, Value) or isinstance(tensor2, Value)):
+        raise Refused("both its factors are constants; add their product instead")
+    return _sum(net, input, mul(net, tensor1, tensor2), value)
+
+
 @converts("div", "div_", "__truediv__", "__itruediv__", "__div__", "__idiv__", "true_divide", "divide")
 def div(net: Builder, input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Value:
     if rounding_mode is not None:
@@ -178,8 +191,10 @@ def _count(x: Value) -> int:
     return torch.Size(x.shape).numel()
 
 
-def _with_constant(net: Builder, layer_type: str, x: Value, c: Operand, field: str) -> Value:
-    """Scale or Bias with a constant that spans some axes of ``x``."""
+def _with_constant(
+    net: Builder, layer_type: str, x: Value, c: Operand, field: str, *, bias: Tensor | None = None
+) -> Value:
+    """Scale or Bias with a constant that spans some axes of ``x``; a Scale may have a bias of the same axes."""
     assert isinstance(c, Tensor)
     if c.ndim > len(x.shape):
         extra = c.ndim - len(x.shape)
@@ -194,12 +209,13 @@ def _with_constant(net: Builder, layer_type: str, x: Value, c: Operand, field: s
             f"it broadcasts {x.shape} to a constant of shape {tuple(c.shape)}; Caffe's blobs stay as they are"
         )
     wide = [axis for axis, n in enumerate(aligned) if n != 1]
-    if not wide:  # a learned number
-        blob = net.reshaped(c, ())
-        return net.add(layer_type, [x], x.shape, blobs=[blob], **_param(field, axis=0, num_axes=0))
-    start, stop = wide[0], wide[-1] + 1
-    blob = _filled(net, c, aligned[start:stop], x.shape[start:stop])
-    return net.add(layer_type, [x], x.shape, blobs=[blob], **_param(field, axis=start, num_axes=stop - start))
+    start, stop = (wide[0], wide[-1] + 1) if wide else (0, 0)  # none: a learned number
+    constants = [c] if bias is None else [c, bias]
+    blobs = [_filled(net, blob, aligned[start:stop], x.shape[start:stop]) for blob in constants]
+    settings = _param(field, axis=start, num_axes=stop - start)
+    if bias is not None:
+        settings[field]["bias_term"] = True
+    return net.add(layer_type, [x], x.shape, blobs=blobs, **settings)
 
 
 def _filled(net: Builder, c: Tensor, own: Shape, wanted: Sequence[int]) -> Tensor:

@@ -13,7 +13,7 @@ from caffe2torch.importing.registry import converts
 from caffe2torch.importing.values import Operand, Refused, Shape, Value, blob_of, constant, per_axis
 
 
-@converts("conv1d", "conv2d", "conv3d", padded=True)
+@converts("conv1d", "conv2d", "conv3d", takes=("pad",))
 def conv(
     net: Builder,
     input: Operand,
@@ -34,8 +34,8 @@ def conv(
         (n + 2 * p - d * (k - 1) - 1) // s + 1
         for n, p, d, k, s in zip(x.shape[2:], pad, spread, kernel, steps, strict=True)
     ]
-    if x.pad:
-        pad = tuple(p + more for p, more in zip(pad, x.pad, strict=True))
+    if x.pending:
+        pad = tuple(p + more for p, more in zip(pad, x.amounts, strict=True))
     settings = _settings(kernels.shape[0], kernel, steps, pad, spread, groups, bias is not None)
     blobs = [kernels] if bias is None else [kernels, constant(bias, "bias")]
     shape = (x.shape[0], kernels.shape[0], *size)
@@ -71,7 +71,7 @@ def conv_transpose(
     return net.add("Deconvolution", [x], (x.shape[0], channels, *size), blobs=blobs, convolution_param=settings)
 
 
-@converts("pad", "constant_pad_nd", padded=True)
+@converts("pad", "constant_pad_nd", takes=("pad",))
 def pad(net: Builder, input: Operand, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
     """Zeros around the plane are left to the convolution that reads it: Caffe has no other place for them."""
     x = blob_of(input)
@@ -81,14 +81,17 @@ def pad(net: Builder, input: Operand, pad: Sequence[int], mode: str = "constant"
         raise Refused(f"it pads with mode {mode!r}, value {value}; Caffe pads with zeros only")
     sides = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)][::-1]  # torch begins with the last axis
     spatial = len(x.shape) - 2
+    if len(sides) == spatial + 1 and not any(map(any, sides[1:])) and sides[0][0] == sides[0][1] and not x.pending:
+        (count, _), (batch, channels, *plane) = sides[0], x.shape
+        return replace(x, shape=(batch, channels + 2 * count, *plane), pending="channels", amounts=(count,))
     if len(sides) > spatial or spatial < 1:
         raise Refused(f"it pads {len(sides)} axes of {x.shape}; Caffe pads the axes after the channels only")
     sides = [(0, 0)] * (spatial - len(sides)) + sides
     if any(before != after or before < 0 for before, after in sides):
         raise Refused(f"it pads {list(pad)}, more on one side than on the other; Caffe's pad is the same on both")
-    total = tuple(before + old for (before, _), old in zip(sides, x.pad or (0,) * spatial, strict=True))
+    total = tuple(before + old for (before, _), old in zip(sides, x.amounts or (0,) * spatial, strict=True))
     shape = (*x.shape[:2], *(n + 2 * p for n, (p, _) in zip(x.shape[2:], sides, strict=True)))
-    return replace(x, shape=shape, pad=total)
+    return replace(x, shape=shape, pending="pad", amounts=total)
 
 
 @converts("interpolate", "upsample")

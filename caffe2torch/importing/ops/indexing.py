@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from caffe2torch.importing.builder import Builder
@@ -54,6 +55,32 @@ def split(
         whole, rest = divmod(x.shape[axis], size)
         size = [size] * whole + ([rest] if rest else [])
     return pieces(net, x, axis, list(size))
+
+
+@converts("tensor_split", whole=True)
+def tensor_split(
+    net: Builder, input: Operand, indices_or_sections: Any = None, dim: int = 0, **names: Any
+) -> list[Value]:
+    x = blob_of(input)
+    axis = axis_of(dim, len(x.shape))
+    given = names.get("indices", names.get("sections", indices_or_sections))
+    if isinstance(given, int):
+        size, more = divmod(x.shape[axis], given)
+        return pieces(net, x, axis, [size + (index < more) for index in range(given)])
+    edges = [slice(None, at).indices(x.shape[axis])[1] for at in given]
+    return pieces(net, x, axis, [b - a for a, b in itertools.pairwise((0, *edges, x.shape[axis]))])
+
+
+@converts("unfold", takes=("channels",))
+def unfold(net: Builder, input: Operand, dimension: Any, size: Any = None, step: Any = None, **other: Any) -> Value:
+    """Windows of neighbouring channels, as a fast LRN takes them; there is no other use for them in Caffe."""
+    x = blob_of(input)
+    if step is None or other:
+        raise Refused("Caffe does it in a convolution only")  # torch.nn.functional.unfold, another function
+    if not x.pending or axis_of(dimension, len(x.shape)) != 1 or step != 1 or size != 2 * x.amounts[0] + 1:
+        raise Refused("no layer of Caffe gives windows by themselves; use a convolution, a pooling or LRN")
+    shape = (x.shape[0], x.shape[1] - size + 1, *x.shape[2:], size)
+    return replace(x, shape=shape, pending="windows", amounts=(size,))
 
 
 @converts("unbind", whole=True)

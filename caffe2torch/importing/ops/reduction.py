@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from caffe2torch.importing.builder import Builder
+from caffe2torch.importing.lrn import channel_sums
 from caffe2torch.importing.ops.activation import power
 from caffe2torch.importing.ops.shape import permute, reshape, spans
 from caffe2torch.importing.registry import converts
-from caffe2torch.importing.values import Operand, Refused, Value, axis_of, blob_of
+from caffe2torch.importing.values import PENDING, Operand, Refused, Value, axis_of, blob_of
 
 
 def reduced(net: Builder, x: Value, operation: str, axis: int, *, part: str = "") -> Value:
@@ -66,9 +68,14 @@ def _plane(net: Builder, x: Value, method: str, dim: Any, *, keepdim: bool) -> V
     return top if keepdim else reshape(net, top, x.shape[:2])
 
 
-@converts("sum")
+@converts("sum", takes=("windows",))
 def total(net: Builder, input: Operand, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Value:
-    return over(net, blob_of(input), "SUM", dim, keepdim=keepdim)
+    x = blob_of(input)
+    if not x.pending:
+        return over(net, x, "SUM", dim, keepdim=keepdim)
+    if _axes(x, dim) != (len(x.shape) - 1,) or keepdim:
+        raise Refused(PENDING[x.pending])
+    return channel_sums(net, replace(x, shape=x.shape[:-1], pending="", amounts=()), x.amounts[0])
 
 
 @converts("norm")

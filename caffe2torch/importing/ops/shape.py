@@ -10,7 +10,7 @@ import torch
 
 from caffe2torch.importing.builder import Builder
 from caffe2torch.importing.registry import converts
-from caffe2torch.importing.values import Operand, Refused, Shape, Value, axis_of, blob_of
+from caffe2torch.importing.values import PENDING, Operand, Refused, Shape, Value, axis_of, blob_of
 
 
 def reshape(net: Builder, x: Value, shape: Sequence[int], *, part: str = "") -> Value:
@@ -216,7 +216,7 @@ def channel_shuffle(net: Builder, input: Operand, groups: int) -> Value:
 
 @converts(
     *("contiguous", "clone", "detach", "data.__get__", "real.__get__", "requires_grad_", "cpu", "positive"),
-    padded=True,
+    takes=PENDING,
     whole=True,
 )
 def same(net: Builder, input: Operand, *args: Any, **kwargs: Any) -> Value:
