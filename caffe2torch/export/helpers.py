@@ -319,7 +319,7 @@ def imresize_weights(size: int, result: int) -> Tensor:
     """(result, size): a triangle around each output's place, as wide as its share of the input; edges mirror."""
     scale = torch.full((), result, dtype=torch.float64) / size
     centre = torch.arange(1, result + 1, dtype=torch.float64) / scale + 0.5 * (1 - 1 / scale)
-    place = torch.arange(1, size + 1, dtype=torch.float64)
+    place = torch.ones(size, dtype=torch.float64).cumsum(0)  # 1, 2, ... size
     narrow = scale.clamp(max=1.0)
     weights = torch.zeros(())
     for mirrored in (place, 1 - place, 2 * size + 1 - place):

@@ -6,6 +6,7 @@ torch has two exporters. The one by tracing is used here: it is there from torch
 
 from __future__ import annotations
 
+import inspect
 import io
 import warnings
 from collections.abc import Mapping, Sequence
@@ -85,7 +86,7 @@ def _ends(source: Source, *, pictures: bool) -> tuple[list[str], list[str], dict
 
 
 def _takes_dynamo() -> bool:
-    return "dynamo" in torch.onnx.export.__code__.co_varnames
+    return "dynamo" in inspect.signature(torch.onnx.export).parameters
 
 
 def _require_onnx() -> None:

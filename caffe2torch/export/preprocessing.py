@@ -82,7 +82,7 @@ def _planes(spec: Spec, size: tuple[int, int] | None) -> list[str]:
         )
         check = [f"if images.shape[1:3] != {size}:", f'    raise ValueError("{advice}")']
     flip = ".flip(3)" if spec.order == "bgr" else ""
-    return [*check, f"x = images{flip}.permute(0, 3, 1, 2).float()" + ("  # B, G, R" if flip else "")]
+    return [*check, f"x = images{flip}.permute(0, 3, 1, 2).contiguous().float()" + ("  # B, G, R" if flip else "")]
 
 
 def _mean(planes: NDArray[np.float32], lines: list[str], members: list[str], state: dict[str, Tensor]) -> None:
