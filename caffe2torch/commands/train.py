@@ -18,7 +18,6 @@ processes and batch_size 32 train like one with batch_size 128. Learning rate an
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
 def _solver(args: argparse.Namespace, here: Group) -> Solver:
     import torch
 
+    from caffe2torch.cores import cores
     from caffe2torch.devices import choose_device
     from caffe2torch.solver.group import local_rank
     from caffe2torch.solver.nets import Place
@@ -110,7 +110,7 @@ def _solver(args: argparse.Namespace, here: Group) -> Solver:
         place=Place(
             choose_device(device),
             autocast=torch.bfloat16 if args.precision == "bf16" else None,
-            workers=min(4, os.cpu_count() or 1) if args.workers is None else args.workers,
+            workers=min(4, cores()) if args.workers is None else args.workers,
             group=here,
         ),
         weights=[Path(name).absolute() for name in (args.weights or "").split(",") if name],

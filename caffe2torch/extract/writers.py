@@ -111,9 +111,10 @@ def _utf8(text: str) -> bytes:
 
 
 def write_npz(path: Path, contents: Contents) -> None:
-    """Arrays ``codes``, ``bits``, ``paths``, ``provenance``; ``features``, ``labels``, ``errors`` if there are any."""
+    """Arrays ``format``, ``codes``, ``bits``, ``paths``, ``provenance``; also ``features``, ``labels``, ``errors``."""
     failures = [(str(f.row), f.path, f.message) for f in contents.failures()]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
+        _small(archive, "format", np.str_(f"{FORMAT}{VERSION}"))
         _small(archive, "bits", np.int64(contents.bits))
         _small(archive, "provenance", np.str_(json.dumps(contents.provenance)))
         width = packed_width(contents.bits)

@@ -89,6 +89,7 @@ def read_npz(path: Path, size: int) -> Codes:
                 with archive.open(f"{name}.npy") as stream:
                     return np.lib.format.read_array(stream, allow_pickle=False)
 
+            known_format(path, array("format")[()] if "format.npy" in names else None)
             return Codes(
                 packed=array("codes"),
                 bits=bit_count(path, array("bits")[()]),

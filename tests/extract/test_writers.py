@@ -127,7 +127,7 @@ def test_h5_says_how_to_read_it_and_what_failed(tmp_path: Path) -> None:
 def test_npz_opens_with_plain_numpy(tmp_path: Path) -> None:
     writers.write(tmp_path / "x.npz", contents(failed=(3,)))
     with np.load(tmp_path / "x.npz") as file:
-        assert sorted(file.files) == ["bits", "codes", "errors", "features", "paths", "provenance"]
+        assert sorted(file.files) == ["bits", "codes", "errors", "features", "format", "paths", "provenance"]
         np.testing.assert_array_equal(np.unpackbits(file["codes"], axis=1, count=BITS), CODES)
         assert file["errors"].tolist() == [["3", NAMES[3], "cut short"]]
 

@@ -65,11 +65,16 @@ def test_h5_claiming_more_than_it_holds_is_refused_before_allocation(tmp_path: P
         read_codes(tmp_path / "x.h5")
 
 
-def small_npz(path: Path) -> Path:
-    np.savez_compressed(
-        path, codes=np.zeros((3, 2), np.uint8), bits=np.int64(12), paths=np.array(["a", "b", "c"]), provenance="{}"
-    )
+def small_npz(path: Path, **more: object) -> Path:
+    codes, names = np.zeros((3, 2), np.uint8), np.array(["a", "b", "c"])
+    np.savez_compressed(path, codes=codes, bits=np.int64(12), paths=names, provenance="{}", **more)
     return path
+
+
+def test_npz_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    assert len(read_codes(small_npz(tmp_path / "x.npz", format="caffe2torch codes 1"))) == 3
+    with pytest.raises(FormatError, match=r"y\.npz: version 2 .* up to 1; update"):
+        read_codes(small_npz(tmp_path / "y.npz", format="caffe2torch codes 2"))
 
 
 def test_npz_with_pickled_objects_is_refused(tmp_path: Path) -> None:
