@@ -92,6 +92,10 @@ class Tracer(TorchFunctionMode):
                 place, name, "it writes into a tensor that other tensors share; Caffe's layers make new blobs"
             )
             values = None
+        if values is not None and not changed and any(result is t and self.find(t) is not values[0] for t in traced):
+            # Dropout in evaluation returns its input itself; the two need names of their own.
+            result = result.view_as(result)
+            made = [result]
         for index, tensor in enumerate(made):
             self.note(tensor, values[index] if values is not None else lost(tensor.shape))
         for tensor in changed:

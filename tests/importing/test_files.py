@@ -189,6 +189,17 @@ def test_layers_keep_their_own_blobs_where_that_is_wanted() -> None:
     assert [list(layer.top) for layer in made.message.layer][2] == ["features.1"]
 
 
+def test_what_is_read_before_dropout_is_not_what_comes_after_it() -> None:
+    """In evaluation torch's dropout returns its input itself."""
+    drop = nn.Dropout().eval()
+    made = caffe2torch.to_caffe(Does(lambda x: {"before": (y := x * 2), "after": drop(y).relu()}), torch.randn(2, 3))
+    assert [(layer.name, layer.type) for layer in made.message.layer][1:] == [
+        ("before", "Power"),
+        ("dropout", "Dropout"),
+        ("after", "ReLU"),
+    ]
+
+
 def test_a_blob_that_is_read_twice_is_not_overwritten() -> None:
     conv = nn.Conv2d(3, 3, 1)
     made = caffe2torch.to_caffe(Does(lambda x: (y := conv(x)) + y.relu()), torch.randn(2, 3, 4, 4))
