@@ -55,17 +55,21 @@ def to_caffe(
         for layer in builder.layers:
             message.layer.add().CopyFrom(layer.message)
         weights = {layer.message.name: layer.blobs for layer in builder.layers if layer.blobs}
-        net = reload(message, weights, outputs)
-        checks: list[Check] = []
-        for given, values in (
-            ("example", inputs.examples),
-            ("random", random_like(inputs.examples, builder.indices)),
-        ):
-            copies = {blob: value.clone() for blob, value in values.items()}
-            expected = [tensor for _, tensor in flat(inputs.call(module, copies))]
-            checks += compare(net, given, values, dict(zip(outputs, expected, strict=True)), tolerance)
+        checks = _compared(module, inputs, reload(message, weights, outputs), builder.indices, tolerance)
     notes = (*builder.notes, *beyond(message))
-    return Imported(message, weights, tuple(inputs.examples), outputs, tuple(checks), notes)
+    return Imported(message, weights, tuple(inputs.examples), outputs, checks, notes)
+
+
+def _compared(
+    module: nn.Module, inputs: Inputs, net: CaffeNet, rows: Mapping[str, int], tolerance: float
+) -> tuple[Check, ...]:
+    """Module and net on the example and on random input; the net's outputs are in the module's order."""
+    checks: list[Check] = []
+    for given, values in (("example", inputs.examples), ("random", random_like(inputs.examples, rows))):
+        copies = {blob: value.clone() for blob, value in values.items()}
+        expected = [tensor for _, tensor in flat(inputs.call(module, copies))]
+        checks += compare(net, given, values, dict(zip(net.outputs, expected, strict=True)), tolerance)
+    return tuple(checks)
 
 
 def _plain(module: nn.Module) -> nn.Module:
