@@ -76,10 +76,8 @@ def _folder(folder: Path, found: Found, skipped: dict[str, Path]) -> Iterator[En
         yield Entry(file, file)
     if not count:
         others = found.ignored - ignored
-        seen = f"only {others} files of other kinds" if others else "nothing"
-        raise ImageError(
-            f"{folder}: no pictures in this folder or below it, {seen}; looked for {' '.join(sorted(SUFFIXES))}"
-        )
+        seen = f", only {others} of other kinds" if others else ""
+        raise ImageError(f"{folder}: no picture files here or below{seen}; looked for {' '.join(sorted(SUFFIXES))}")
 
 
 def _walk_folder(folder: str, found: Found, visited: set[tuple[int, int]]) -> Iterator[str]:

@@ -40,10 +40,10 @@ def test_hidden_names_are_passed_over_and_other_files_counted(tmp_path: Path) ->
 
 
 def test_folder_without_pictures(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="no pictures in this folder or below it, nothing"):
+    with pytest.raises(ImageError, match="no picture files here or below; looked for"):
         shown(tmp_path)
     touch(tmp_path, "a.txt", "b/c.pdf")
-    with pytest.raises(ImageError, match="only 2 files of other kinds"):
+    with pytest.raises(ImageError, match="no picture files here or below, only 2 of other kinds"):
         shown(tmp_path)
 
 
