@@ -159,7 +159,9 @@ def _freeze(graph: Graph, attributes: Mapping[int, str], modules: Mapping[str, L
                 blob.requires_grad_(False)
 
 
-_RESERVED = frozenset(dir(nn.Module())) | frozenset(dir(CaffeNet)) | {"structure", "report", "outputs", "plan", "inputs"}
+_RESERVED = (
+    frozenset(dir(nn.Module())) | frozenset(dir(CaffeNet)) | {"structure", "report", "outputs", "plan", "inputs"}
+)
 
 
 def attribute_name(layer_name: str) -> str:

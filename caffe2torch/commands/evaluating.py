@@ -7,9 +7,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from caffe2torch.commands.evaluation_inputs import Inputs, inputs_of, model_of, refuse_model_options
+from caffe2torch.commands.progress import Bar
 from caffe2torch.errors import RetrievalError, UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def _figures(args: argparse.Namespace, out: Path | None) -> list[Path]:
     """Where the figure goes, in each format, once it is sure that it can be drawn."""
-    from caffe2torch.evaluation.figure import check_figure
+    from caffe2torch.evaluation.figure import WITHOUT
+    from caffe2torch.figures import check_figure
 
     if out is None:
         if args.figure not in (None, ["none"]):
@@ -48,7 +50,7 @@ def _figures(args: argparse.Namespace, out: Path | None) -> list[Path]:
         raise UsageError("--figure none leaves the figure out: give it alone")
     paths = [out / f"precision-at-k.{kind}" for kind in dict.fromkeys(kinds) if kind != "none"]
     for path in paths:
-        check_figure(path)
+        check_figure(path, WITHOUT)
     return paths
 
 
@@ -203,49 +205,30 @@ class Progress:
     """A bar on stderr for each step, and what is said on the way; where that is no terminal, a line now and then."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self.quiet, self.terminal = quiet, sys.stderr.isatty()
-        self.title, self.stage = "", ("", "")
-        self.bar: Any = None
+        self.quiet, self.title, self.stage = quiet, "", ("", "")
+        self.bar = Bar()
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        self.bar.close()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         if self.quiet or stage in ("list", "write"):
             return
         if (self.title, stage) != self.stage:
-            self._close()
             self.stage = (self.title, stage)
-            self.bar = self._open(stage, done, total)
-        self.bar.update(done - self.bar.n)
+            if stage == "extract":
+                self.bar.open(f"hashing {self.title}", "pictures", done, total)
+            else:
+                self.bar.open(f"ranking, {stage}", "queries", done, total)
+        self.bar.update(done)
         if done == total:
-            self._close()
-
-    def _open(self, stage: str, done: int, total: int) -> Any:
-        from tqdm import tqdm
-
-        hashing = stage == "extract"
-        return tqdm(
-            desc=f"hashing {self.title}" if hashing else f"ranking, {stage}",
-            total=total,
-            initial=done,
-            unit=" pictures" if hashing else " queries",
-            smoothing=0.05,
-            dynamic_ncols=True,
-            mininterval=0.1 if self.terminal else 30.0,
-            delay=0.0 if self.terminal else 30.0,
-        )
+            self.bar.close()
 
     def say(self, message: str) -> None:
         """A line of its own."""
         if not self.quiet:
-            self._close()
-            print(f"caffe2torch: {message}", file=sys.stderr)
-
-    def _close(self) -> None:
-        if self.bar is not None:
             self.bar.close()
-            self.bar = None
+            print(f"caffe2torch: {message}", file=sys.stderr)

@@ -19,7 +19,9 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from caffe2torch.commands.progress import Bar
 
 if TYPE_CHECKING:
     from caffe2torch.extract import Summary
@@ -126,47 +128,28 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Progress:
-    """A bar with rate and time left on stderr; where that is no terminal, a line every half minute of a long run."""
+    """A bar for listing, then one for hashing."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self.quiet, self.terminal = quiet, sys.stderr.isatty()
-        self.stage = ""
-        self.bar: Any = None
+        self.quiet, self.stage = quiet, ""
+        self.bar = Bar()
 
     def __enter__(self) -> _Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        self.bar.close()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         if self.quiet:
             return
         if stage != self.stage:
-            self._close()
             self.stage = stage
-            self.bar = None if stage == "write" else self._open(done, total)
-        elif self.bar is not None:
-            self.bar.update(done - self.bar.n)
-
-    def _open(self, done: int, total: int) -> Any:
-        from tqdm import tqdm
-
-        return tqdm(
-            desc="listing" if self.stage == "list" else "hashing",
-            total=total or None,
-            initial=done,
-            unit=" pictures",
-            smoothing=0.05,
-            dynamic_ncols=True,
-            mininterval=0.1 if self.terminal else 30.0,
-            delay=0.0 if self.terminal else 30.0,
-        )
-
-    def _close(self) -> None:
-        if self.bar is not None:
             self.bar.close()
-            self.bar = None
+            if stage != "write":
+                self.bar.open("listing" if stage == "list" else "hashing", "pictures", done, total)
+        else:
+            self.bar.update(done)
 
 
 def _say_how_to_resume(out: Path) -> None:

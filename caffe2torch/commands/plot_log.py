@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, draw, print."""
-    from caffe2torch.solver.curves import check_figure, draw, panels
+    from caffe2torch.figures import check_figure
+    from caffe2torch.solver.curves import WITHOUT, draw, panels
     from caffe2torch.solver.logfile import read_log
 
     numbers_only = args.json or args.csv
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json and args.csv == "-":
         raise UsageError("--json and --csv - both print: give the CSV a file")
     if out is not None:
-        check_figure(out)
+        check_figure(out, WITHOUT)
     names = args.names or _names(args.logs)
     if len(names) != len(args.logs):
         raise UsageError(f"--names: {len(names)} names for {len(args.logs)} logs")

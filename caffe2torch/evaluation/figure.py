@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from caffe2torch.errors import MissingPackageError, UsageError
 from caffe2torch.evaluation.published import Curve
+from caffe2torch.figures import INK, MUTED, check_figure, settings
 from caffe2torch.files import atomic_path
 from caffe2torch.retrieval.metrics import Floats
 
-FORMATS = ("png", "svg", "pdf")
-OURS, INK, MUTED = "#b3261e", "#222222", "#666666"
+OURS = "#b3261e"
 PAPERS = {"KevinNet": ("#1f4e9c", "s", "-"), "SSDH": ("#0b7a5c", "D", "--")}
 BASELINES = (
     ("o", "-"),
@@ -33,30 +32,7 @@ APART = 0.033
 """Least distance between two names at the right edge, in precision."""
 NEAR = 0.04
 """Lines that end this near to ours are shown enlarged."""
-SETTINGS: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 9.0,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "caffe2torch",
-    "pdf.fonttype": 42,
-}
-
-
-def check_figure(path: Path) -> None:
-    """Raise, before anything is computed, for a figure that cannot be drawn: UsageError, MissingPackageError."""
-    if path.suffix.lower().lstrip(".") not in FORMATS:
-        raise UsageError(f"{path}: a figure is drawn as one of {', '.join(FORMATS)}; choose by the suffix")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingPackageError(
-            f"{path}: drawing the figure needs the package matplotlib: pip install 'caffe2torch[evaluate]' "
-            "(or pip install matplotlib); --figure none leaves it out"
-        ) from error
+WITHOUT = "--figure none leaves it out"
 
 
 def draw(path: Path, precision: Floats, curves: Sequence[Curve], *, name: str, title: str) -> None:
@@ -64,12 +40,12 @@ def draw(path: Path, precision: Floats, curves: Sequence[Curve], *, name: str, t
 
     ``name`` stands at our curve, ``title`` above the figure. Raises as ``check_figure`` and ``atomic_path`` do.
     """
-    check_figure(path)
+    check_figure(path, WITHOUT)
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(SETTINGS):
+    with mpl.rc_context(settings(9.0)):
         figure = Figure(figsize=(7.2, 5.0), dpi=160, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()

@@ -14,31 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caffe2torch.errors import MissingPackageError, UsageError
+from caffe2torch.errors import UsageError
+from caffe2torch.figures import INK, MUTED, check_figure, settings
 from caffe2torch.files import atomic_path
 from caffe2torch.solver.logfile import Series, TrainingLog
 
-FORMATS = ("png", "svg", "pdf")
 WHOLE, RATE = "loss", "learning rate"
 """Names of two panels; the others are called as the outputs."""
 MOST_STEPS = 8
 """Changes of the learning rate that are marked; more are drawn as a curve."""
-INK, MUTED, LIGHT = "#222222", "#666666", "#e4e4e4"
+LIGHT = "#e4e4e4"
 SINGLE = {"train": "#1f4e9c", "test": "#b3261e"}
 COLOURS = ("#1f4e9c", "#b3261e", "#0b7a5c", "#b26a00", "#6b3fa0", "#00798c", "#8c3b5e", "#555555")
 DASHES = ("-", "--", "-.", ":")
-SETTINGS: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 8.5,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "caffe2torch",
-    "pdf.fonttype": 42,
-    "text.parse_math": False,
-}
+WITHOUT = "--json and --csv give the numbers without it"
 
 
 @dataclass(frozen=True)
@@ -48,19 +37,6 @@ class Panel:
     name: str
     train: tuple[Series | None, ...]
     test: tuple[Series | None, ...]
-
-
-def check_figure(path: Path) -> None:
-    """Raise, before anything is read, for a figure that cannot be drawn: UsageError, MissingPackageError."""
-    if path.suffix.lower().lstrip(".") not in FORMATS:
-        raise UsageError(f"{path}: a figure is drawn as one of {', '.join(FORMATS)}; choose by the suffix")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingPackageError(
-            f"{path}: drawing curves needs the package matplotlib: pip install 'caffe2torch[evaluate]' "
-            "(or pip install matplotlib); --json and --csv give the numbers without it"
-        ) from error
 
 
 def panels(logs: Sequence[TrainingLog], only: Sequence[str] = ()) -> list[Panel]:
@@ -126,7 +102,7 @@ def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def draw(path: Path, logs: Sequence[TrainingLog], names: Sequence[str], only: Sequence[str] = ()) -> None:
     """Draw the curves of ``logs``, called ``names``, in the format that the suffix of ``path`` names."""
-    check_figure(path)
+    check_figure(path, WITHOUT)
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -134,7 +110,7 @@ def draw(path: Path, logs: Sequence[TrainingLog], names: Sequence[str], only: Se
     wanted = panels(logs, only)
     columns = 1 if len(wanted) == 1 else 2
     rows = -(-len(wanted) // columns)
-    with mpl.rc_context(SETTINGS):
+    with mpl.rc_context(settings(8.5)):
         figure = Figure(figsize=(5.4 * columns + 0.4, 2.7 * rows + 0.7), dpi=140, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, squeeze=False).ravel()

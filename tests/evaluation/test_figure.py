@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from caffe2torch.errors import MissingPackageError, OutputError, UsageError
-from caffe2torch.evaluation.figure import APART, _spread, check_figure, draw
+from caffe2torch.evaluation.figure import APART, WITHOUT, _spread, draw
 from caffe2torch.evaluation.published import curves
+from caffe2torch.figures import check_figure
 
 pytest.importorskip("matplotlib", reason="figures are drawn with matplotlib")
 
@@ -73,13 +74,13 @@ def test_names_with_room_stay_where_they_are() -> None:
 
 def test_another_format_is_refused() -> None:
     with pytest.raises(UsageError, match=r"f\.gif: a figure is drawn as one of png, svg, pdf"):
-        check_figure(Path("f.gif"))
+        check_figure(Path("f.gif"), WITHOUT)
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingPackageError, match=r"caffe2torch\[evaluate\].*--figure none"):
-        check_figure(Path("f.png"))
+        check_figure(Path("f.png"), WITHOUT)
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
