@@ -33,9 +33,9 @@ from caffe2torch.retrieval.hamming import (
     Positions,
     Words,
     as_words,
-    in_threads,
 )
 from caffe2torch.retrieval.scan import PAIRS, Kernel, Scan
+from caffe2torch.retrieval.threads import in_threads
 
 QUERIES_PER_TASK = 16
 WORDS_OF_HAMMINGS = (1, 2, 4, 8)

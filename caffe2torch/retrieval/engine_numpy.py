@@ -13,9 +13,9 @@ from caffe2torch.retrieval.hamming import (
     Positions,
     Words,
     as_words,
-    in_threads,
 )
 from caffe2torch.retrieval.scan import PAIRS, Scan
+from caffe2torch.retrieval.threads import in_threads
 
 QUERIES_PER_TASK = 16
 SORT_ALL = 16

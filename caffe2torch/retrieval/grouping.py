@@ -29,8 +29,8 @@ from caffe2torch.retrieval.hamming import (
     Words,
     as_words,
     in_order,
-    in_threads,
 )
+from caffe2torch.retrieval.threads import in_threads
 
 SAMPLE = 1 << 16
 WORTHWHILE = 1.5

@@ -12,8 +12,7 @@ changes. Byte order within a word is that of memory; XOR and popcount do not dep
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,13 +186,3 @@ class Scanner:
     def distances(self, query: Words, start: int, stop: int) -> npt.NDArray[Any]:
         """Distances of a query, (words,), to rows ``start`` to ``stop``; they hold until the next call."""
         return self._popcount.distances(query, self.words[start:stop])
-
-
-def in_threads(work: Callable[[int, int], Any], count: int, *, threads: int, block: int) -> Iterator[Any]:
-    """``work(start, stop)`` for each block of ``count`` rows, results in order; numpy and faiss let threads run."""
-    tasks = [(start, min(start + block, count)) for start in range(0, count, block)]
-    if threads == 1 or len(tasks) <= 1:
-        yield from (work(*task) for task in tasks)
-        return
-    with ThreadPoolExecutor(min(threads, len(tasks))) as pool:
-        yield from pool.map(lambda task: work(*task), tasks)

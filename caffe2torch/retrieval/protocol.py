@@ -18,10 +18,11 @@ from caffe2torch.cores import cores
 from caffe2torch.errors import RetrievalError
 from caffe2torch.retrieval.codes import Codes
 from caffe2torch.retrieval.comparable import check_comparable
-from caffe2torch.retrieval.hamming import as_words, check_codes, in_threads
+from caffe2torch.retrieval.hamming import as_words, check_codes
 from caffe2torch.retrieval.measuring import Part, Task
 from caffe2torch.retrieval.metrics import Divisor, Floats, precision_curve, ratio, recall_curve
 from caffe2torch.retrieval.relevance import Labels, Relevance
+from caffe2torch.retrieval.threads import in_threads
 from caffe2torch.retrieval.ties import TiedPrecision
 
 TIED = tuple(field.name for field in fields(TiedPrecision))

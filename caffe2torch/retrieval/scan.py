@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
 from typing import Any, Protocol
@@ -25,9 +26,9 @@ from caffe2torch.retrieval.hamming import (
     Positions,
     Words,
     distance_type,
-    in_threads,
     join,
 )
+from caffe2torch.retrieval.threads import in_threads
 
 SAMPLE = 1 << 14
 """Codes the bound is taken from; a database of no more than that is its own sample, and the bound exact."""
@@ -41,6 +42,8 @@ ROWS_PER_TASK = 1 << 18
 
 Matrix = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
+Bounds = npt.NDArray[np.int64]
+MakeBounds = Callable[[Words, int], Bounds]
 Found = list[tuple[Positions, npt.NDArray[Any]]]
 
 
@@ -51,24 +54,32 @@ class Kernel(Protocol):
         """(Q, words) queries to (N, words) codes: contiguous (Q, N), which holds until the next call."""
 
 
+class Tools:
+    """What one thread works with: its kernel, and room for truth values of a whole matrix and of its eights."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        eights = -(-PAIRS // 8)
+        self.kernel = kernel
+        self.mask = np.empty(eights * 8, np.bool_)
+        self.some = np.empty(eights, np.bool_)
+
+
 class Scan:
     """Exhaustive search through ``words``, (N, words), by kernels that ``make_kernel`` makes as threads need them."""
 
     def __init__(self, words: Words, bits: int, make_kernel: Callable[[], Kernel], *, threads: int) -> None:
         self.words, self.bits, self.threads = words, bits, threads
         self._make_kernel = make_kernel
-        self._idle: list[tuple[Kernel, Mask]] = []
+        self._idle: list[Tools] = []
         self._sample: Words | None = None
 
     def search(self, queries: Words, k: int) -> tuple[Positions, Distances]:
         """(Q, k) positions and distances, in order."""
         positions = np.empty((len(queries), k), np.int64)
         distances = np.empty((len(queries), k), np.int32)
-        bounds = self._bounds(queries, k)
-        again = self._fill(queries, np.arange(len(queries)), bounds, positions, distances)
+        again = self._fill(queries, np.arange(len(queries)), self._bounds, positions, distances)
         if len(again):
-            bounds[:] = self.bits + 1
-            self._fill(queries, again, bounds, positions, distances)
+            self._fill(queries, again, self._no_bounds, positions, distances)
         return positions, distances
 
     def within(self, queries: Words, radius: int) -> Neighbours:
@@ -83,7 +94,7 @@ class Scan:
         return Neighbours.of(len(queries), join(list(self._tasks(work, len(queries)))))
 
     def _fill(
-        self, queries: Words, rows: Positions, bounds: npt.NDArray[np.int64], positions: Positions, distances: Distances
+        self, queries: Words, rows: Positions, make_bounds: MakeBounds, positions: Positions, distances: Distances
     ) -> Positions:
         """Write the results of some queries; returns those for which the bound left fewer than k."""
         k = positions.shape[1]
@@ -91,7 +102,7 @@ class Scan:
 
         def work(start: int, stop: int) -> list[int]:
             asked = rows[start:stop]
-            found = self._nearest(queries[asked], bounds[asked], k, parts)
+            found = self._nearest(queries[asked], make_bounds(queries[asked], k), k, parts)
             for row, (places, far) in zip(asked.tolist(), found, strict=True):
                 if len(places) == k:
                     positions[row], distances[row] = places, far
@@ -100,7 +111,7 @@ class Scan:
         short = list(self._tasks(work, len(rows), spread=len(parts) == 1))
         return np.array([row for task in short for row in task], np.int64)
 
-    def _nearest(self, queries: Words, bounds: npt.NDArray[np.int64], k: int, parts: list[tuple[int, int]]) -> Found:
+    def _nearest(self, queries: Words, bounds: Bounds, k: int, parts: list[tuple[int, int]]) -> Found:
         """The nearest of a few queries, the parts of the database one per thread."""
 
         def work(part: int, _: int) -> Found:
@@ -121,7 +132,7 @@ class Scan:
         block = max(1, min(QUERIES_PER_TASK, -(-queries // threads)))
         return in_threads(work, queries, threads=threads, block=block)
 
-    def _bounds(self, queries: Words, k: int) -> npt.NDArray[np.int64]:
+    def _bounds(self, queries: Words, k: int) -> Bounds:
         """For each query a distance below which there should be k codes; exact where all codes are the sample."""
         if self._sample is None:
             rows = np.arange(len(self.words))
@@ -130,43 +141,42 @@ class Scan:
             self._sample = self.words[rows]
         sample, share = self._sample, len(self._sample) / len(self.words)
         wanted = k if share == 1 else int(k * share + 3 * sqrt(k * share) + 3)
-        bounds = np.full(len(queries), self.bits + 1)
+        bounds = self._no_bounds(queries, k)
         if wanted > len(sample):
             return bounds
 
-        def work(start: int, stop: int) -> None:
-            block = max(1, PAIRS // len(sample))
-            with self._tools() as (kernel, _):
-                for first in range(start, stop, block):
-                    last = min(first + block, stop)
-                    matrix = kernel.distances(queries[first:last], sample)
-                    bounds[first:last] = _bound(matrix, self.bits, wanted)
-
-        list(self._tasks(work, len(queries)))
+        block = max(1, PAIRS // len(sample))
+        with self._tools() as tools:
+            for first in range(0, len(queries), block):
+                matrix = tools.kernel.distances(queries[first : first + block], sample)
+                bounds[first : first + block] = _bound(matrix, self.bits, wanted)
         return bounds
 
-    def _collect(self, queries: Words, bounds: npt.NDArray[np.int64], k: int | None, part: tuple[int, int]) -> Found:
+    def _no_bounds(self, queries: Words, k: int) -> Bounds:
+        """Bounds that leave everything."""
+        return np.full(len(queries), self.bits + 1)
+
+    def _collect(self, queries: Words, bounds: Bounds, k: int | None, part: tuple[int, int]) -> Found:
         """What lies below the bounds in a stretch of the database, for each query; with k the first k, in order."""
         found: Found = []
-        with self._tools() as (kernel, mask):
+        with self._tools() as tools:
             for first in range(0, len(queries), QUERIES):
                 block = queries[first : first + QUERIES]
-                best = Best(bounds[first : first + QUERIES], k, mask)
+                best = Best(bounds[first : first + QUERIES], k, self.bits, tools)
                 rows = max(1, PAIRS // len(block))
                 for start in range(part[0], part[1], rows):
                     codes = self.words[start : min(start + rows, part[1])]
-                    best.take(kernel.distances(block, codes), start)
-                best.settle()
-                found += best.found
+                    best.take(tools.kernel.distances(block, codes), start)
+                found += best.found()
         return found
 
     @contextmanager
-    def _tools(self) -> Iterator[tuple[Kernel, Mask]]:
-        """A kernel and a mask for one thread: memory that is new to the process is slow to touch, so both are kept."""
+    def _tools(self) -> Iterator[Tools]:
+        """Tools for one thread; they are kept, because memory that is new to the process is slow to touch."""
         try:
             tools = self._idle.pop()
         except IndexError:
-            tools = self._make_kernel(), np.empty(-(-PAIRS // 8) * 8, np.bool_)
+            tools = Tools(self._make_kernel())
         try:
             yield tools
         finally:
@@ -183,16 +193,39 @@ def _bound(matrix: Matrix, bits: int, wanted: int) -> npt.NDArray[np.int64]:
     return found
 
 
-class Best:
-    """The candidates of a few queries, and the bounds below which a code still is one."""
+@dataclass(frozen=True)
+class Waiting:
+    """What of a matrix lies below the bounds: its ``eights``, the places of eight distances of which some do."""
 
-    def __init__(self, bounds: npt.NDArray[np.int64], k: int | None, mask: Mask) -> None:
-        """``mask`` is memory for as many truth values as a matrix has distances, and a multiple of 8."""
+    eights: Positions
+    flags: Mask
+    """(8 E,), which of the eight do."""
+    distances: Matrix
+    """(E, 8)."""
+    width: int
+    """Of the matrix, that is how many codes."""
+    start: int
+    """The position of the first of them."""
+
+
+class Best:
+    """The candidates of a few queries, and the bounds below which a code still is one.
+
+    Looking through a matrix is a few calls on large arrays, because each call gives up the interpreter and has to get
+    it back from the other threads: eight truth values are looked at as one number, and what such a number stands for is
+    worked out only when candidates are sorted, for many matrices at once.
+    """
+
+    def __init__(self, bounds: Bounds, k: int | None, bits: int, tools: Tools) -> None:
         self.bounds, self.k = bounds.copy(), k
-        self.found: Found = [(np.zeros(0, np.int64), np.zeros(0, np.uint8))] * len(bounds)
-        self._waiting: list[Pairs] = []
+        self._mask, self._some = tools.mask, tools.some
+        self._span = bits + 1
+        self._ranks = np.zeros(0, np.int64)
+        """Row and distance of the candidates in one number, ``row * span + distance``, ascending; a short one sorts
+        fast. Among equal ones positions ascend, because what waits always stands later in the database."""
+        self._positions = np.zeros(0, np.int64)
+        self._waiting: list[Waiting] = []
         self._held = 0
-        self._mask = mask
 
     def take(self, matrix: Matrix, start: int) -> None:
         """Look through the distances to the codes from ``start`` on."""
@@ -200,46 +233,62 @@ class Best:
         mask = self._mask[: -(-size // 8) * 8]
         mask[size:] = False
         np.less(matrix, self.bounds[:, None].astype(matrix.dtype), out=mask[:size].reshape(matrix.shape))
-        places = _true_places(mask)
-        if not len(places):
-            return
-        rows = places // matrix.shape[1]
-        self._waiting.append((rows, matrix.reshape(-1)[places], places - rows * matrix.shape[1] + start))
-        self._held += len(places)
-        if self.k is not None and self._held > 2 * self.k * len(self.bounds):
+        some = np.not_equal(mask.view(np.uint64), 0, out=self._some[: len(mask) // 8])
+        eights = np.flatnonzero(some)
+        if len(eights):
+            distances = _eights(matrix.reshape(-1), eights)
+            flags = mask.view(np.uint64).take(eights).view(np.bool_)
+            self._waiting.append(Waiting(eights, flags, distances, matrix.shape[1], start))
+            self._held += len(eights)
+        if self.k is not None and self._held > self.k * len(self.bounds):
             self.settle()
 
     def settle(self) -> None:
-        """Sort what waits into the candidates; what waits stands later in the database than they do."""
+        """Sort what waits into the candidates."""
         if not self._held:
             return
-        rows, distances, positions = join(self._waiting)
+        parts = [(self._ranks, self._positions), *(self._unfold(waiting) for waiting in self._waiting)]
         self._waiting, self._held = [], 0
-        order = np.argsort(rows.astype(np.uint8), kind="stable")
-        distances, positions = distances[order], positions[order]
-        ends = np.cumsum(np.bincount(rows, minlength=len(self.bounds))).tolist()
-        for row, (start, stop) in enumerate(zip([0, *ends], ends, strict=False)):
-            if start == stop:
-                continue
-            self.found[row] = _first([self.found[row], (positions[start:stop], distances[start:stop])], self.k)
-            if self.k is not None and len(self.found[row][0]) == self.k:
-                self.bounds[row] = self.found[row][1][-1]
+        ranks, positions = (np.concatenate([part[column] for part in parts]) for column in range(2))
+        order = np.argsort(ranks.astype(distance_type(len(self.bounds) * self._span)), kind="stable")
+        ranks = ranks[order]
+        if self.k is not None:
+            ends = self._ends(ranks)
+            full = np.flatnonzero(np.diff(ends) >= self.k)
+            self.bounds[full] = ranks[ends[full] + self.k - 1] - full * self._span
+            first = np.arange(len(ranks)) - np.repeat(ends[:-1], np.diff(ends)) < self.k
+            ranks, order = ranks[first], order[first]
+        self._ranks, self._positions = ranks, positions[order]
+
+    def found(self) -> Found:
+        """For each query its candidates in order."""
+        self.settle()
+        distances = self._ranks % self._span
+        ends = pairwise(self._ends(self._ranks).tolist())
+        return [(self._positions[start:stop], distances[start:stop]) for start, stop in ends]
+
+    def _ends(self, ranks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Where the candidates of each query begin, and how many there are."""
+        return np.searchsorted(ranks, np.arange(len(self.bounds) + 1) * self._span)
+
+    def _unfold(self, waiting: Waiting) -> tuple[npt.NDArray[np.int64], Positions]:
+        """Ranks and positions."""
+        flags = np.flatnonzero(waiting.flags)
+        rows, columns = np.divmod(waiting.eights[flags >> 3] * 8 + (flags & 7), waiting.width)
+        return rows * self._span + waiting.distances.reshape(-1)[flags], columns + waiting.start
 
 
-def _first(parts: Found, k: int | None) -> tuple[Positions, npt.NDArray[Any]]:
-    """The first k of candidates, each part standing later in the database than those before it; all without k."""
+def _eights(flat: Matrix, places: Positions) -> Matrix:
+    """(E, 8): of the distances, eight together; the last eight of all may want some, which are made up."""
+    if len(flat) % 8 == 0:
+        return flat.reshape(-1, 8).take(places, axis=0)  # four times as fast as [places]
+    clipped: Matrix = flat.take(places[:, None] * 8 + np.arange(8), mode="clip")
+    return clipped
+
+
+def _first(parts: Found, k: int) -> tuple[Positions, npt.NDArray[Any]]:
+    """The first k of candidates in order, each part standing later in the database than those before it."""
     positions = np.concatenate([places for places, _ in parts])
     distances = np.concatenate([far for _, far in parts])
-    if k is None:
-        return positions, distances
-    short = distances.astype(distance_type(int(distances.max()))) if len(distances) else distances
-    order = np.argsort(short, kind="stable")[:k]
+    order = np.argsort(distances, kind="stable")[:k]
     return positions[order], distances[order]
-
-
-def _true_places(mask: Mask) -> Positions:
-    """Where the mask, a multiple of 8 long, is true: eight at a time, as few are."""
-    eights = np.flatnonzero(mask.view(np.uint64) != 0)
-    within = np.flatnonzero(mask.reshape(-1, 8)[eights])
-    places: Positions = eights[within >> 3] * 8 + (within & 7)
-    return places
