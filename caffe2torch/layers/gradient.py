@@ -24,14 +24,6 @@ def clamped(x: Tensor, *, least: float | None = None, most: float | None = None)
     return result
 
 
-def clamp_value_(x: Tensor, most: float) -> Tensor:
-    """As ``clamped``, over ``x`` itself, which nothing else may read, no backward either: faster for small losses."""
-    if torch.compiler.is_compiling():  # a compiled graph would lose the gradient of what is changed without one
-        return clamped(x, most=most)
-    x.detach().clamp_(max=most)
-    return x
-
-
 class _Clamped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, least: float | None, most: float | None) -> Tensor:

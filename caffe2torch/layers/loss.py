@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caffe2torch.errors import LayerError
-from caffe2torch.layers.gradient import clamp_value_, with_gradient_of
+from caffe2torch.layers.gradient import clamped, with_gradient_of
 from caffe2torch.layers.registry import Layer, Message, Shape, canonical_axis, enum_name, refuse, register
 
 NO_LABEL = -(2**40) - 1
@@ -62,11 +62,13 @@ class NormalizedLoss(Loss):
 
     def normalized(self, losses: Tensor, kept: Tensor | None, items: int) -> Tensor:
         """The sum of ``losses`` (zero where not ``kept``) over the divisor; ``items`` is the batch size."""
+        return losses.sum() / self.divisor(kept, losses.numel(), items)
+
+    def divisor(self, kept: Tensor | None, values: int, items: int) -> Tensor | int:
+        """What the sum of ``values`` losses, or of those ``kept``, is divided by."""
         if self.normalization == "VALID" and kept is not None:
-            return losses.sum() / kept.sum().clamp(min=1)
-        values = losses.numel()
-        divisor = {"FULL": values, "VALID": values, "BATCH_SIZE": items, "NONE": 1}[self.normalization]
-        return losses.mean() if divisor == values else losses.sum() / divisor
+            return kept.count_nonzero().clamp(min=1)
+        return {"FULL": values, "VALID": values, "BATCH_SIZE": items, "NONE": 1}[self.normalization]
 
     def extra_repr(self) -> str:
         ignored = "" if self.ignore_label is None else f", ignore_label={self.ignore_label}"
@@ -102,16 +104,36 @@ class SoftmaxWithLoss(NormalizedLoss):
         return cls(*cls.read(layer), axis=axis, probabilities=len(layer.top) > 1)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        log_probabilities = torch.log_softmax(x, self.axis)
-        rows = log_probabilities
+        target, shape = labels.long(), x.shape[: self.axis] + x.shape[self.axis + 1 :]
+        kept = None if self.ignore_label is None else target != self.ignore_label
+        divisor = self.divisor(kept, target.numel(), math.prod(x.shape[: self.axis]))
+        rows = torch.log_softmax(x, self.axis)
+        probabilities = rows.detach().exp() if self.probabilities else None
+        rows = _limited(rows)
         if self.axis != 1:  # torch has the classes there
             rows = rows.flatten(0, self.axis - 1) if self.axis else rows.unsqueeze(0)
-        target = labels.long().reshape(rows.shape[0], *rows.shape[2:])
+            shape = rows.shape[:1] + rows.shape[2:]
+        if target.shape != shape:
+            target = target.reshape(shape)
         ignored = NO_LABEL if self.ignore_label is None else self.ignore_label
-        loss = F.nll_loss(rows, target, reduction="none", ignore_index=ignored)
-        kept = None if self.ignore_label is None else target != ignored
-        top = self.normalized(clamp_value_(loss, -math.log(FLT_MIN)), kept, math.prod(x.shape[: self.axis]))
-        return (top, log_probabilities.detach().exp()) if self.probabilities else top
+        if kept is None and divisor == target.numel():
+            top = F.nll_loss(rows, target, ignore_index=ignored)
+        else:
+            top = F.nll_loss(rows, target, reduction="sum", ignore_index=ignored) / divisor
+        return top if probabilities is None else (top, probabilities)
+
+
+def _limited(logarithms: Tensor) -> Tensor:
+    """log_softmax's result, no value below log(FLT_MIN); the gradient as if it were not so.
+
+    It is written over, which is faster than a step more for the gradient. log_softmax's backward then takes exp(value)
+    for 1.2e-38 where it is less than that.
+    """
+    least = math.log(FLT_MIN)
+    if torch.compiler.is_compiling():  # a compiled graph would lose the gradient of what is changed without one
+        return clamped(logarithms, least=least)
+    (logarithms.data if logarithms.requires_grad else logarithms).clamp_(min=least)
+    return logarithms
 
 
 @register("SigmoidCrossEntropyLoss")
