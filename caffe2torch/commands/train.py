@@ -9,7 +9,8 @@
 The log comes on standard output in Caffe's words, and goes into PREFIX.log, PREFIX being the solver's snapshot_prefix;
 PREFIX.jsonl has the same figures for programs, and `caffe2torch plot-log` draws either. Ctrl-C ends the training with
 a snapshot; SIGHUP (kill -HUP) writes one and goes on. Relative paths in the solver and its net start at the current
-folder, as in Caffe, or at the solver's own where its net is not found there; --root says otherwise.
+folder, as in Caffe, or at the solver's own where its net is not found there. --root says otherwise, of data and
+snapshots; nets that are not there are looked for beside the solver.
 
 With torchrun every process takes its own batches and gradients are averaged, as Caffe does over its GPUs: four
 processes and batch_size 32 train like one with batch_size 128. Learning rate and iterations stay as they are.
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start.add_argument("--snapshot", metavar="FILE", help="a .solverstate to go on from, ours or Caffe's")
     start.add_argument("--seed", type=int, metavar="N", help="for all that is random, unless random_seed is given")
     running = parser.add_argument_group("how it runs")
-    running.add_argument("--root", metavar="DIR", help="where relative paths start")
+    running.add_argument("--root", metavar="DIR", help="where relative paths in the solver and its net start")
     running.add_argument("--max-iter", type=int, metavar="N", help="in place of the solver's max_iter")
     running.add_argument("--test", action="store_true", help="run the test nets once and stop")
     running.add_argument(

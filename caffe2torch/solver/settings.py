@@ -41,7 +41,7 @@ class Settings:
     path: Path
     parameters: Message = field(repr=False)
     root: Path
-    """Where relative paths start, of the nets and of what their data layers name."""
+    """Where relative paths start: those of weights and snapshots, and of what data layers name."""
     train: NetChoice
     tests: tuple[NetChoice, ...]
     snapshot_prefix: Path
@@ -53,7 +53,8 @@ def read_settings(path: str | Path, *, root: str | Path | None = None, schema: S
     """Read a solver prototxt and the nets it names.
 
     Relative paths start at ``root``; without it, at the current folder as in Caffe, or, where the solver's net is not
-    found there, at the solver file's own folder. Raises PrototxtError for anything Caffe refuses.
+    found there, at the solver file's own folder. Nets that are not below ``root`` may lie beside the solver file.
+    Raises PrototxtError for anything Caffe refuses.
     """
     path = Path(path)
     p = prototxt.read_solver(path, schema=schema)
@@ -146,23 +147,29 @@ def _root(p: Message, path: Path) -> Path:
 
 def _train_net(p: Message, path: Path, root: Path, schema: Schema | None) -> NetChoice:
     inside = p.net_param if p.HasField("net_param") else p.train_net_param if p.HasField("train_net_param") else None
-    net, where = (inside, path) if inside is not None else _read(root, p.net or p.train_net, schema)
+    net, where = (inside, path) if inside is not None else _read(p.net or p.train_net, path, root, schema)
     return _choice(net, where, "train", p.train_state if p.HasField("train_state") else None)
 
 
 def _test_nets(p: Message, path: Path, root: Path, schema: Schema | None) -> Iterator[NetChoice]:
     """Caffe's order: the nets inside the solver file, those in files, and the training file for what is left."""
     found = [(net, path) for net in p.test_net_param]
-    found += [_read(root, name, schema) for name in p.test_net]
+    found += [_read(name, path, root, schema) for name in p.test_net]
     left = len(p.test_iter) - len(found)
     if left > 0:
-        found += [(p.net_param, path) if p.HasField("net_param") else _read(root, p.net, schema)] * left
+        found += [(p.net_param, path) if p.HasField("net_param") else _read(p.net, path, root, schema)] * left
     for index, (net, where) in enumerate(found):
         yield _choice(net, where, "test", p.test_state[index] if p.test_state else None)
 
 
-def _read(root: Path, name: str, schema: Schema | None) -> tuple[Message, Path]:
-    path = root / name
+def _read(name: str, solver: Path, root: Path, schema: Schema | None) -> tuple[Message, Path]:
+    """A net that the solver names, below ``root`` or beside the solver file."""
+    places = dict.fromkeys((root / name, solver.parent / name))
+    path = next((place for place in places if place.exists()), None)
+    if path is None:
+        raise PrototxtError(
+            f"names the net {name!r}, but there is no {' and no '.join(map(str, places))}", path=str(solver)
+        )
     return prototxt.read_net(path, schema=schema), path
 
 

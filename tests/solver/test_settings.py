@@ -54,6 +54,23 @@ def test_paths_start_at_the_current_folder_or_else_at_the_solver(
     assert read_settings("solver.prototxt").root == Path()
 
 
+def test_a_root_without_the_net_finds_it_beside_the_solver(tmp_path: Path) -> None:
+    """A solver and its nets in one folder, data and snapshots in another."""
+    beside, root = tmp_path / "recipe", tmp_path / "data"
+    for folder in (beside, root):
+        folder.mkdir()
+    path = write(beside, 'test_net: "test.prototxt" test_iter: 1 test_interval: 5')
+    path.write_text(path.read_text().replace("\nnet:", "\ntrain_net:"))
+    (beside / "test.prototxt").write_text((beside / "net.prototxt").read_text())
+    (root / "test.prototxt").write_text((beside / "net.prototxt").read_text())
+    settings = read_settings(path, root=root)
+    assert (settings.train.path, settings.tests[0].path) == (beside / "net.prototxt", root / "test.prototxt")
+    assert (settings.root, settings.snapshot_prefix) == (root, root / "out" / "snap")
+    (beside / "net.prototxt").unlink()
+    with pytest.raises(PrototxtError, match=rf"no {root}/net\.prototxt and no {beside}/net\.prototxt"):
+        read_settings(path, root=root)
+
+
 @pytest.mark.parametrize("prefix, name", [("", "solver"), ("out", "out/solver"), ("out/a", "out/a")])
 def test_snapshots_are_named_after_the_solver_unless_it_says_otherwise(tmp_path: Path, prefix: str, name: str) -> None:
     (tmp_path / "out").mkdir()
