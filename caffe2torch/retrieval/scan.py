@@ -34,6 +34,8 @@ SAMPLE = 1 << 14
 """Codes the bound is taken from; a database of no more than that is its own sample, and the bound exact."""
 QUERIES = 32
 """Queries compared at once."""
+CANDIDATES = 1 << 20
+"""Candidates held at once by each thread, about 80 bytes each: where k is large, fewer queries are compared at once."""
 PAIRS = 1 << 20
 """Distances computed at once: few calls, and 4 MB that stay in the last-level cache."""
 QUERIES_PER_TASK = 64
@@ -159,10 +161,11 @@ class Scan:
     def _collect(self, queries: Words, bounds: Bounds, k: int | None, part: tuple[int, int]) -> Found:
         """What lies below the bounds in a stretch of the database, for each query; with k the first k, in order."""
         found: Found = []
+        together = max(1, min(QUERIES, CANDIDATES // (k or 1)))
         with self._tools() as tools:
-            for first in range(0, len(queries), QUERIES):
-                block = queries[first : first + QUERIES]
-                best = Best(bounds[first : first + QUERIES], k, self.bits, tools)
+            for first in range(0, len(queries), together):
+                block = queries[first : first + together]
+                best = Best(bounds[first : first + together], k, self.bits, tools)
                 rows = max(1, PAIRS // len(block))
                 for start in range(part[0], part[1], rows):
                     codes = self.words[start : min(start + rows, part[1])]
