@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from caffe2torch.retrieval.codes import Codes
 from caffe2torch.retrieval.labels import Labels
 
 CLASSES, QUERIES, DATABASE = 10, 10_000, 50_000
+CIFAR10_TEXT = f"CIFAR-10, {QUERIES:,} against {DATABASE:,} pictures"
 PAPERS_ORDER = (
     "eb74ff0f3542a817c9ad90885580ea733ca64884f1e44ecf9f2e40e37ac54fdb",
     "37d0ed4eb273eb4f002592974f1d5b10e1ec3452b5fef702a8bd01231bc7b192",
@@ -31,6 +32,7 @@ class Row:
     """One figure of ours and the published one nearest to it.
 
     ``differences`` say why the two are not comparable (none: they are), ``notes`` what is unknown or of little weight.
+    ``elsewhere`` says that the pictures are not those of any published figure, and nobody asked for one by name.
     """
 
     metric: str
@@ -39,6 +41,7 @@ class Row:
     figure: Figure | None
     differences: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    elsewhere: bool = False
 
     @property
     def name(self) -> str:
@@ -79,6 +82,7 @@ def compare(evaluation: Evaluation, *, model: str | None = None, accuracy: float
     ``model`` is the zoo's name of the model to compare with. By default it is the one that made the codes; where these
     do not say, it is the one that has a published figure equal to one of ours, if there is any.
     """
+    asked = model is not None
     if model is not None:
         zoo.entry(model)
     notes: tuple[str, ...] = ()
@@ -88,7 +92,7 @@ def compare(evaluation: Evaluation, *, model: str | None = None, accuracy: float
     rows = [_row(evaluation, "MAP", scores.k, scores.map, model, notes) for scores in evaluation.scores]
     if accuracy is not None:
         rows.append(_row(evaluation, "accuracy", None, accuracy, model, notes))
-    return tuple(rows)
+    return tuple(replace(row, elsewhere=not asked and any(_other_data(evaluation, row.metric))) for row in rows)
 
 
 def _model_of_equal_figure(evaluation: Evaluation) -> str | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from caffe2torch import __version__
 from caffe2torch.errors import OutputError
-from caffe2torch.evaluation.compare import Row
+from caffe2torch.evaluation.compare import CIFAR10_TEXT, Row
 from caffe2torch.evaluation.run import Evaluation
 from caffe2torch.files import atomic_path
 from caffe2torch.retrieval.metrics import Floats
@@ -153,7 +153,9 @@ def report(evaluation: Evaluation, rows: Sequence[Row], written: Sequence[Path] 
         "",
     ]
     for row in rows:
-        lines += _comparison(row)
+        lines += _comparison(row) if not row.elsewhere else []
+    if any(row.elsewhere for row in rows):
+        lines.append(f"no published figure is comparable: they are of {CIFAR10_TEXT}")
     for protocol in dict.fromkeys(row.figure.protocol.text for row in rows if row.figure and row.comparable):
         lines += _wrapped(f"protocol of the published: {protocol}")
     if written:
@@ -164,8 +166,10 @@ def report(evaluation: Evaluation, rows: Sequence[Row], written: Sequence[Path] 
 def _table(evaluation: Evaluation, rows: Sequence[Row]) -> Iterator[str]:
     """Name, ours, published and difference, one figure on each line."""
     cells = [("", "ours", "published", "difference")]
+    if all(row.elsewhere for row in rows):
+        cells = []
     for row in rows:
-        cells.append((row.name, f"{row.ours:.7f}", *_published(row)))
+        cells.append((row.name, f"{row.ours:.7f}", *(("", "") if row.elsewhere else _published(row))))
         tied = next((s.tied_map for s in evaluation.scores if row.metric == "MAP" and s.k == row.k), None)
         if tied is not None:
             for name, text in (("expected", "mean over tie orders"), ("best", "best order"), ("worst", "worst order")):
