@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,34 +124,36 @@ def _solver(args: argparse.Namespace, here: Group) -> Solver:
 
 
 def _train(solver: Solver, args: argparse.Namespace) -> int:
-    from caffe2torch.files import make_folder
     from caffe2torch.solver.events import All
+    from caffe2torch.solver.lines import Lines
     from caffe2torch.solver.log import CaffeLog
     from caffe2torch.solver.record import JsonLines
     from caffe2torch.solver.watch import CollapseWatch
 
     prefix = solver.settings.snapshot_prefix
     log = Path(args.log) if args.log else prefix.with_name(f"{prefix.name}.log")
-    make_folder(log.parent)
-    mode = "a" if solver.iteration else "w"
+    if log.suffix == ".jsonl":
+        raise UsageError(f"--log {log}: is where the record for programs goes; choose another name")
+    append = solver.iteration > 0
     print(f"training {args.solver} with seed {solver.seed} on {solver.place.device}; log: {log}", file=sys.stderr)
     with (
-        log.open(mode, encoding="utf-8", buffering=1) as file,
-        log.with_suffix(".jsonl").open(mode, encoding="utf-8", buffering=1) as lines,
         _Bar(solver, quiet=args.quiet) as bar,
+        Lines(log, bar.warn, append=append) as file,
+        Lines(log.with_suffix(".jsonl"), bar.warn, append=append) as record,
     ):
 
         def write(line: str) -> None:
-            file.write(line + "\n")
-            if not args.quiet:
-                bar.say(line)
+            file.write(line)
+            bar.say(line)
 
         caffe = CaffeLog(write)
+        if args.snapshot:
+            caffe.say("solver.cpp:285", f"Restoring previous solver status from {args.snapshot}")
         for name, report in solver.reports:
             caffe.say("net.cpp:744", f"Copying {len(report.loaded)} layers from {name}")
             for layer in report.ignored:
                 caffe.say("net.cpp:744", f"Ignoring source layer {layer}")
-        solver.events = All(caffe, JsonLines(lines), bar, CollapseWatch(solver.train.net))
+        solver.events = All(caffe, JsonLines(record.write), bar, CollapseWatch(solver.train.net))
         stopped = solver.solve()
     if solver.last_snapshot and not args.quiet:
         print(f"snapshot: {solver.last_snapshot}", file=sys.stderr)
@@ -167,11 +170,12 @@ def _test(solver: Solver) -> int:
 
 
 class _Bar(Events):
-    """A progress bar with loss and rate on stderr; lines of the log are printed above it."""
+    """A progress bar with loss and rate on stderr; lines of the log are printed above it, unless ``quiet``."""
 
     def __init__(self, solver: Solver, *, quiet: bool) -> None:
         from tqdm import tqdm
 
+        self._says = not quiet
         self._bar = tqdm(
             desc="training",
             total=solver.parameters.max_iter,
@@ -189,12 +193,24 @@ class _Bar(Events):
         self._bar.close()
 
     def say(self, line: str) -> None:
-        """Print a line without breaking the bar."""
-        self._bar.write(line, file=sys.stdout)
+        """Print a line without breaking the bar. Whoever reads them may have ended before: training goes on."""
+        if not self._says:
+            return
+        try:
+            self._bar.write(line, file=sys.stdout)
+            sys.stdout.flush()
+        except OSError as error:
+            self._says = False
+            self.warn(f"standard output: nothing more is printed, training goes on: {error.strerror}")
+
+    def warn(self, problem: str) -> None:
+        """Say what went wrong, as long as somebody is there to hear it."""
+        with suppress(OSError):
+            self._bar.write(f"caffe2torch: warning: {problem}", file=sys.stderr)
 
     def updated(self, solver: Solver, loss: float, rate: float) -> None:
         self._bar.set_postfix_str(f"loss {loss:.4g}, lr {rate:g}", refresh=False)
         self._bar.update()
 
     def troubled(self, solver: Solver, problem: str) -> None:
-        self._bar.write(f"caffe2torch: warning: {problem}", file=sys.stderr)
+        self.warn(problem)

@@ -46,6 +46,9 @@ class Events:
     def snapshotting(self, path: Path, *, state: bool, hdf5: bool) -> None:
         """Weights, or then the ``state``, are about to be written."""
 
+    def noted(self, solver: Solver, place: str, text: str) -> None:
+        """Something else that Caffe says in its log, at ``place`` in its source."""
+
     def troubled(self, solver: Solver, problem: str) -> None:
         """Something went wrong that training goes on after: a snapshot could not be written."""
 

@@ -54,10 +54,14 @@ class Updater:
         ]
 
     @torch.no_grad()
-    def apply(self, rate: float, iteration: int) -> None:
-        """Clip, divide by ``iter_size``, decay and update, in this order; the gradients are used up."""
+    def apply(self, rate: float, iteration: int) -> float | None:
+        """Clip, divide by ``iter_size``, decay and update, in this order; the gradients are used up.
+
+        Returns the norm of all gradients where it was above ``clip_gradients``.
+        """
         p = self.parameters
-        scale = self._clipping()
+        norm = self._excess()
+        scale = 1.0 if norm is None else p.clip_gradients / norm
         for blob, histories in zip(self.learnables, self._histories, strict=True):
             if self.rule.linear and blob.lr_mult == 0:
                 continue
@@ -71,18 +75,19 @@ class Updater:
                 gradient.add_(blob.value if p.regularization_type == "L2" else blob.value.sign(), alpha=decay)
             blob.value.sub_(self.rule.apply(p, gradient, histories, rate * blob.lr_mult, iteration))
             blob.value.grad = None
+        return norm
 
     def gradients(self) -> list[Tensor]:
         """Those that the last passes gave."""
         return [blob.value.grad for blob in self.learnables if blob.value.grad is not None]
 
-    def _clipping(self) -> float:
-        """The factor that brings the norm of all gradients down to ``clip_gradients``."""
+    def _excess(self) -> float | None:
+        """The norm of all gradients where it is above ``clip_gradients``."""
         limit, gradients = self.parameters.clip_gradients, self.gradients()
         if limit < 0 or not gradients:
-            return 1.0
+            return None
         norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt().item()
-        return limit / norm if norm > limit else 1.0
+        return norm if norm > limit else None
 
     def history(self) -> tuple[Array, ...]:
         """The history as Caffe stores it: one round over all parameters after the other."""

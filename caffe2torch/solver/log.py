@@ -18,7 +18,7 @@ from caffe2torch.solver.solver import Solver
 class CaffeLog(Events):
     """Gives every line, without its line end, to ``write``."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
+    def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
         self._since = (time.monotonic(), 0)
 
@@ -61,6 +61,9 @@ class CaffeLog(Events):
         what = "Snapshotting solver state to" if state else "Snapshotting to"
         form = "HDF5 file" if hdf5 else "binary proto file"
         self.say("sgd_solver.cpp:273" if state else "solver.cpp:464", f"{what} {form} {path}")
+
+    def noted(self, solver: Solver, place: str, text: str) -> None:
+        self.say(place, text)
 
     def ended(self, solver: Solver, *, stopped: bool) -> None:
         self.say("solver.cpp:332", "Optimization stopped early." if stopped else "Optimization Done.")

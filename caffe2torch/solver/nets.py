@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from caffe2torch.data import Feed, open_feed
-from caffe2torch.errors import GraphError, TrainingError
+from caffe2torch.errors import FormatError, GraphError, ImageError, TrainingError
 from caffe2torch.graph import Graph, build_graph
 from caffe2torch.loading import build_net, fill, naming
 from caffe2torch.net import CaffeNet
@@ -22,6 +22,10 @@ from caffe2torch.solver.settings import NetChoice
 
 _CLASSES = {"SoftmaxWithLoss", "Accuracy", "MultinomialLogisticLoss", "InfogainLoss", "HingeLoss"}
 """Layers whose second bottom holds class numbers."""
+
+
+class BadBatch(TrainingError):
+    """A batch that cannot be trained with: a damaged record or picture, a label that is no class."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,11 @@ class Fed:
     labels: tuple[Labels, ...]
 
     def forward(self) -> dict[str, Tensor]:
-        """The outputs for the next batch. Raises TrainingError for labels outside the classes."""
-        batch = self.feed.next_batch() if self.feed else {}
+        """The outputs for the next batch. Raises BadBatch."""
+        try:
+            batch = self.feed.next_batch() if self.feed else {}
+        except (FormatError, ImageError) as error:
+            raise BadBatch(str(error)) from error
         for labels in self.labels:
             _check_labels(labels, batch[labels.blob])
         outputs: dict[str, Tensor] = self.net({blob: self.place.take(array) for blob, array in batch.items()})
@@ -128,7 +135,7 @@ def _check_labels(labels: Labels, values: NDArray[np.float32]) -> None:
         wrong &= values != labels.ignored
     if wrong.any():
         found = ", ".join(f"{value:g}" for value in np.unique(values[wrong])[:5])
-        raise TrainingError(
+        raise BadBatch(
             f"blob {labels.blob!r} holds the labels {found}, layer {labels.layer!r} has classes 0 to "
             f"{labels.classes - 1}: correct the list or database, or the num_output of the classifier"
         )

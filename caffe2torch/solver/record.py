@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from caffe2torch.solver.events import Events, Score
 from caffe2torch.solver.solver import Solver
 
 
 class JsonLines(Events):
-    """Writes ``{"event": "train" | "test" | "snapshot" | ..., "iteration": ..., "time": ...}`` lines.
+    """Gives ``write`` lines ``{"event": "train" | "test" | "snapshot" | ..., "iteration": ..., "time": ...}``.
 
     ``train`` lines come where the solver displays, with ``loss`` (smoothed), ``lr`` and ``outputs``; ``test`` lines
     have ``net`` and ``outputs``. Outputs are lists, since a blob may have several values.
     """
 
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._line = write
         self._solver: Solver | None = None
         self._shown: dict[str, Any] | None = None
 
     def _write(self, event: str, solver: Solver, **more: Any) -> None:
         line = {"event": event, "iteration": solver.iteration, "time": round(time.time(), 3), **more}
-        self._file.write(json.dumps(line) + "\n")
+        self._line(json.dumps(line))
 
     def started(self, solver: Solver) -> None:
         self._solver = solver

@@ -69,6 +69,8 @@ def read_settings(path: str | Path, *, root: str | Path | None = None, schema: S
     missing = _FACTORS.get(p.lr_policy)
     if missing and not p.HasField(missing):
         warnings.warn(f"{path}: lr_policy {p.lr_policy!r} without {missing}: the rate will be 0", stacklevel=2)
+    if p.debug_info:
+        warnings.warn(f"{path}: debug_info: what Caffe prints of every layer is not shown", stacklevel=2)
     return Settings(path, p, start, train, tests, prefix)
 
 
@@ -99,7 +101,7 @@ def _rate_problems(p: Message) -> Iterator[str]:
         yield f"gamma {p.gamma:g}, expected at least 0"
     if p.lr_policy == "poly" and p.max_iter < 1:
         yield "lr_policy 'poly' needs max_iter, which is not given"
-    if p.lr_policy == "step" and p.stepsize < 1:
+    if p.lr_policy in ("step", "sigmoid") and p.stepsize < 1:
         yield f"stepsize {p.stepsize}, expected at least 1"
     if list(p.stepvalue) != sorted(p.stepvalue):
         yield f"stepvalue {', '.join(map(str, p.stepvalue))}: expected them in rising order"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from caffe2torch.caffemodel import write_caffemodel
-from caffe2torch.errors import FormatError
-from caffe2torch.files import make_folder
+from caffe2torch.errors import FormatError, OutputError
+from caffe2torch.files import explain, make_folder
 from caffe2torch.hdf5 import write_hdf5
 from caffe2torch.loading import load_weights
 from caffe2torch.net import CaffeNet
@@ -15,6 +16,17 @@ from caffe2torch.saving import net_message, weights_of
 from caffe2torch.solver.events import Events
 from caffe2torch.solver.settings import Settings
 from caffe2torch.solver.state import SolverState, write_state
+
+
+def check_place(settings: Settings) -> None:
+    """Raise OutputError where snapshots cannot be written, before hours of training; Caffe does so too."""
+    prefix = settings.snapshot_prefix
+    make_folder(prefix.parent)
+    try:
+        with NamedTemporaryFile(dir=prefix.parent, prefix=f".{prefix.name}_iter_", suffix=".solverstate.h5"):
+            pass
+    except OSError as error:
+        raise OutputError(f"{prefix}: snapshots cannot be written: {explain(error)}") from error
 
 
 def write_snapshot(settings: Settings, net: CaffeNet, state: SolverState, events: Events) -> tuple[Path, Path]:

@@ -17,10 +17,10 @@ from caffe2torch.loading import copy_weights
 from caffe2torch.net import CaffeNet, LoadReport
 from caffe2torch.solver.events import Events, Score
 from caffe2torch.solver.learnables import Updater
-from caffe2torch.solver.nets import Fed, Place, open_net, share
+from caffe2torch.solver.nets import BadBatch, Fed, Place, open_net, share
 from caffe2torch.solver.policy import LearningRate
 from caffe2torch.solver.settings import Settings
-from caffe2torch.solver.snapshot import restore_weights, write_snapshot
+from caffe2torch.solver.snapshot import check_place, restore_weights, write_snapshot
 from caffe2torch.solver.state import SolverState, read_state
 
 
@@ -77,13 +77,22 @@ class Solver:
         return copy_weights(self.train.net, self.settings.root / weights)
 
     def solve(self) -> bool:
-        """Train up to ``max_iter``, with the tests and snapshots of the solver file; True when it was stopped."""
+        """Train up to ``max_iter``, with the tests and snapshots of the solver file; True when it was stopped.
+
+        Raises TrainingError, and before that, where data are damaged, saves what was learned.
+        """
         p = self.parameters
+        if self.group.first and (p.snapshot or p.snapshot_after_train):
+            check_place(self.settings)
         self.events.started(self)
-        stopped = self.step(p.max_iter - self.iteration)
+        try:
+            stopped = self.step(p.max_iter - self.iteration)
+        except BadBatch as error:
+            raise TrainingError(f"{error}{self._rescued()}") from error
         if not self.group.first:
             return stopped
-        if p.snapshot_after_train and not (p.snapshot and self.iteration % p.snapshot == 0):
+        due = p.snapshot and self.iteration % p.snapshot == 0
+        if self._unsaved or (p.snapshot_after_train and not due):
             self.snapshot()
         if stopped:
             self.events.ended(self, stopped=True)
@@ -103,6 +112,7 @@ class Solver:
         self._losses: list[float] = []
         self._start, self._smoothed = self.iteration, 0.0
         for _ in range(iterations):
+            self._begun = self._batches()
             tested = p.test_interval and self.iteration % p.test_interval == 0
             if tested and (self.iteration > 0 or p.test_initialization):
                 stopped = self.group.first and self.test_all() is None
@@ -121,16 +131,27 @@ class Solver:
                 self.events.displayed(self, smoothed, self.scores(self.train.net, outputs))
             if not math.isfinite(total):
                 raise TrainingError(self._diverged(total, outputs))
-            rate = self.rate.at(self.iteration)
-            self.group.average(self.updater.gradients())
-            self.updater.apply(rate, self.iteration)
-            self.events.updated(self, total, rate)
+            self._update(total)
             self.iteration += 1
+            self._begun = None
             if self.group.first and (save or (p.snapshot and self.iteration % p.snapshot == 0)):
                 self._try_snapshot()
             if stop:
                 return True
         return False
+
+    def _update(self, loss: float) -> None:
+        step = self.rate.step
+        rate = self.rate.at(self.iteration)
+        if self.parameters.lr_policy == "multistep" and self.rate.step != step:
+            text = f"MultiStep Status: Iteration {self.iteration}, step = {self.rate.step}"
+            self.events.noted(self, "sgd_solver.cpp:50", text)
+        self.group.average(self.updater.gradients())
+        norm, limit = self.updater.apply(rate, self.iteration), self.parameters.clip_gradients
+        self.events.updated(self, loss, rate)
+        if norm is not None:
+            text = f"scaling down gradients (L2 norm {norm:g} > {limit:g}) by scale factor {limit / norm:g}"
+            self.events.noted(self, "sgd_solver.cpp:95", f"Gradient clipping: {text}")
 
     def _agree(self, loss: float) -> tuple[float, bool, bool]:
         """The mean loss over the processes, and whether one of them is asked to stop or to write a snapshot."""
@@ -143,7 +164,17 @@ class Solver:
         try:
             self.snapshot()
         except OutputError as error:
+            self._unsaved = True
             self.events.troubled(self, f"no snapshot at iteration {self.iteration}, training goes on: {error}")
+
+    def _rescued(self) -> str:
+        """Save what was learned so far; says where it is."""
+        if not self.group.first or self.iteration == self._start:
+            return ""
+        try:
+            return f"; what {self.iteration} iterations have learned is in {self.snapshot()[1]}: go on with --snapshot"
+        except OutputError as error:
+            return f"; a snapshot could not be written either: {error}"
 
     def _forward(self, fed: Fed) -> tuple[dict[str, Tensor], Tensor]:
         with self.place.precision():
@@ -173,6 +204,13 @@ class Solver:
         )
 
     last_snapshot: Path | None = None
+    _unsaved = False
+    """Whether the last snapshot on the way could not be written."""
+    _begun: tuple[int, ...] | None = None
+    """Batches taken when the iteration began that is not done yet, which is where a snapshot goes on."""
+
+    def _batches(self) -> tuple[int, ...]:
+        return tuple(fed.feed.batches if fed.feed else 0 for fed in (self.train, *self.tests))
 
     @staticmethod
     def scores(net: CaffeNet, outputs: dict[str, Tensor]) -> list[Score]:
@@ -205,6 +243,7 @@ class Solver:
             if wish is Wish.SNAPSHOT:
                 self._try_snapshot()
             elif wish is Wish.STOP:
+                self.events.noted(self, "solver.cpp:390", "Test interrupted.")
                 return None
             with torch.no_grad(), self.place.precision():
                 outputs = fed.forward()
@@ -226,10 +265,10 @@ class Solver:
             "",
             self.updater.history(),
             self.seed,
-            tuple(fed.feed.batches if fed.feed else 0 for fed in (self.train, *self.tests)),
+            self._batches() if self._begun is None else self._begun,
         )
         paths = write_snapshot(self.settings, self.train.net, state, self.events)
-        self.last_snapshot = paths[1]
+        self.last_snapshot, self._unsaved = paths[1], False
         return paths
 
     def restore(self, path: str | Path) -> None:

@@ -19,6 +19,7 @@ from solver.nets import write
         ('type: "Adamax"', "type 'Adamax' is no solver, expected one of SGD, Nesterov"),
         ('lr_policy: "cosine"', "lr_policy 'cosine' is unknown, expected one of fixed, step"),
         ('lr_policy: "step" gamma: 0.1', "stepsize 0, expected at least 1"),
+        ('lr_policy: "sigmoid" gamma: 0.1', "stepsize 0, expected at least 1"),
         ('lr_policy: "exp" gamma: -0.1', "gamma -0.1, expected at least 0"),
         (
             'lr_policy: "multistep" gamma: 0.1 stepvalue: 5 stepvalue: 2',

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import sys
 from pathlib import Path
+from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
+from caffe2torch.cli import main
 from caffe2torch.errors import GraphError, OutputError, TrainingError
 from caffe2torch.solver import snapshot as snapshots
 from caffe2torch.solver.events import Events
+from caffe2torch.solver.lines import Lines
 from caffe2torch.solver.nets import Place
 from caffe2torch.solver.settings import read_settings
 from caffe2torch.solver.solver import Solver, Wish
 from caffe2torch.solver.watch import CollapseWatch
-from solver.nets import NET, solver, write
+from solver.nets import NET, solver, weights, write
 
 
 def test_labels_outside_the_classes_are_named(tmp_path: Path) -> None:
@@ -72,6 +80,112 @@ def test_a_snapshot_that_cannot_be_written_ends_no_training(tmp_path: Path, monk
     one.parameters.max_iter = 7
     with pytest.raises(OutputError):  # the last one counts
         one.solve()
+
+
+@pytest.mark.parametrize("after", [True, False])
+def test_a_last_snapshot_that_fails_on_the_way_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    """Caffe writes none after training where one is due just then; that one may have failed."""
+    one = solver(tmp_path, f"snapshot: 5 max_iter: 10 snapshot_after_train: {str(after).lower()}")
+    real, left = snapshots.write_state, 2
+
+    def full_at_first(*args: Any, **more: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise OutputError("the disk is full")
+        real(*args, **more)
+
+    monkeypatch.setattr(snapshots, "write_state", full_at_first)
+    one.solve()
+    assert [path.name for path in (tmp_path / "out").glob("*.solverstate")] == ["snap_iter_10.solverstate"]
+
+
+def test_a_place_where_no_snapshot_can_be_written_is_refused_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for prefix in ("file/snap", "n" * 255):
+        one = solver(tmp_path, f'snapshot_prefix: "{prefix}"')
+        with pytest.raises(OutputError, match=prefix.partition("/")[0]):
+            one.solve()
+        assert one.iteration == 0
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_what_was_learned_before_a_bad_batch_is_saved_and_goes_on_exactly(tmp_path: Path, passes: int) -> None:
+    """Also where the batch was the second of its iteration, and after a test in the same iteration."""
+    net = NET.replace("SHUFFLE", "")
+    text = f"iter_size: {passes} test_iter: 1 test_interval: 2 snapshot: 100"
+    whole = solver(tmp_path, text, net=net, rows=24)
+    whole.solve()
+    one = solver(tmp_path, text, net=net, rows=24)
+    with h5py.File(tmp_path / "data.h5", "r+") as file:
+        file["t"][23] = 8
+    one = Solver(read_settings(tmp_path / "solver.prototxt", root=tmp_path))
+    path = tmp_path / "out" / f"snap_iter_{6 // passes - 1}.solverstate"
+    with pytest.raises(TrainingError, match=rf"blob 't' holds the labels 8, .*; what .* have learned is in {path}"):
+        one.solve()
+    two = solver(tmp_path, text, net=net, rows=24)
+    two.restore(path)
+    two.solve()
+    assert all(np.array_equal(a, b) for a, b in zip(weights(two), weights(whole), strict=True))
+    assert [fed.feed and fed.feed.batches for fed in two.tests] == [
+        fed.feed and fed.feed.batches for fed in whole.tests
+    ]
+
+
+def test_bad_data_at_once_leave_no_snapshot(tmp_path: Path) -> None:
+    one = solver(tmp_path, labels=9)
+    with pytest.raises(TrainingError, match=r"num_output of the classifier$"):
+        one.solve()
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_lines_for_a_full_disk_are_lost_and_told_once() -> None:
+    told: list[str] = []
+    with Lines(Path("/dev/full"), told.append, append=True) as lines:
+        lines.write("a")
+        lines.write("b")
+    assert len(told) == 1
+    assert told[0].startswith("/dev/full: lines of the log are lost, training goes on: the disk is full")
+
+
+def test_lines_go_on_after_trouble(tmp_path: Path) -> None:
+    told: list[str] = []
+    with Lines(tmp_path / "new" / "x", told.append, append=True) as lines:
+        file = lines._file
+        lines.write("one")
+        lines._file = (tmp_path / "new" / "x").open("rb", buffering=0)  # nothing can be written to it
+        lines.write("lost")
+        lines._file.close()
+        lines._file = file
+        lines.write("two")
+    assert [line for line in (tmp_path / "new" / "x").read_text().splitlines() if line] == ["one", "two"]
+    assert len(told) == 1
+
+
+class Gone(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_a_reader_of_the_output_that_ends_does_not_end_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C ends the `tee` of `caffe2torch train | tee log` as well."""
+    path = write(tmp_path, "display: 1")
+    monkeypatch.setattr(sys, "stdout", Gone())
+    assert main(["train", "--solver", str(path), "--root", str(tmp_path), "--workers", "0"]) == 0
+    assert (tmp_path / "out" / "snap_iter_10.solverstate").exists()
+    assert capsys.readouterr().err.count("nothing more is printed, training goes on: Broken pipe") == 1
+    assert "Optimization Done." in (tmp_path / "out" / "snap.log").read_text()
+
+
+def test_a_log_in_place_of_the_record_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path)
+    assert main(["train", "--solver", str(path), "--root", str(tmp_path), "--log", str(tmp_path / "a.jsonl")]) == 2
+    assert "is where the record for programs goes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("when", ["training", "testing"])
