@@ -15,17 +15,7 @@ from caffe2torch import preprocess, zoo
 from caffe2torch.browse.pictures import is_file
 from caffe2torch.errors import Caffe2TorchError, RetrievalError, UsageError, ZooError
 from caffe2torch.extract.model import Model, file_sha256
-
-DECISIVE = {
-    "net_sha256": "the net",
-    "weights_sha256": "the weights",
-    "mean_sha256": "the mean image",
-    "preprocessing": "the preprocessing",
-    "exif": "turning by EXIF orientation",
-    "blob": "the blob with the code",
-    "custom_sha256": "the files of the fork",
-}
-"""Keys of the provenance that decide a code, and how to say them."""
+from caffe2torch.retrieval.comparable import DECISIVE
 
 
 @dataclass(frozen=True)
@@ -43,15 +33,6 @@ class Given:
 def is_recorded(provenance: Mapping[str, Any]) -> bool:
     """Whether the codes file says how its codes were made; .csv and other tools' files do not."""
     return all(isinstance(provenance.get(key), str) for key in ("net_sha256", "weights_sha256", "blob"))
-
-
-def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """What decides the codes and differs between two provenances, in words; what one of them lacks is not compared."""
-    return [
-        f"{words} ({_shown(first[key])} there, {_shown(second[key])} here)"
-        for key, words in DECISIVE.items()
-        if key in first and key in second and first[key] != second[key]
-    ]
 
 
 def recorded_model(codes_file: Path, provenance: Mapping[str, Any], given: Given) -> Model:
@@ -160,8 +141,3 @@ class _Finder:
 def _texts(value: object) -> list[str]:
     """The strings of a recorded list; a record may hold anything."""
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
-
-
-def _shown(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."

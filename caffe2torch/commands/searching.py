@@ -150,8 +150,8 @@ def query_model(args: argparse.Namespace, gallery: Gallery) -> Model:
 
 def _own_model(args: argparse.Namespace, gallery: Gallery) -> Model:
     """As ``extract`` understands the same options."""
-    from caffe2torch.browse.same_model import differences
     from caffe2torch.commands.model_options import chosen_model
+    from caffe2torch.retrieval.comparable import differences
 
     if not (args.model or args.net):
         if args.another_model:

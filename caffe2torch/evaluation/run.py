@@ -14,14 +14,14 @@ from caffe2torch.errors import RetrievalError, UsageError
 from caffe2torch.evaluation.labels import folder_labels, labels_of
 from caffe2torch.extract.model import file_sha256
 from caffe2torch.retrieval.codes import Codes
-from caffe2torch.retrieval.comparable import check_comparable
+from caffe2torch.retrieval.comparable import check_comparable, differences
 from caffe2torch.retrieval.labels import Labels, align
 from caffe2torch.retrieval.metrics import Divisor
 from caffe2torch.retrieval.protocol import Scores, evaluate
 from caffe2torch.retrieval.readers import read_codes
 
 DEFAULT_K = 1000
-ALSO_DECISIVE = ("precision", "pictures_as")
+ALSO_DECISIVE = {"precision": "the precision", "pictures_as": "the form of the pictures"}
 """Of the provenance, beside what ``check_comparable`` knows: what else two sets of codes must have in common."""
 
 Progress = Callable[[str, int, int], None]
@@ -181,11 +181,6 @@ def check_alike(queries: Side, database: Side, *, any_model: bool) -> None:
         if queries.codes.bits != database.codes.bits:
             raise
         raise RetrievalError(f"{error}; {advice}") from error
-    first, second = queries.codes.provenance, database.codes.provenance
-    reasons = [
-        f"{key} {first[key]} against {second[key]}"
-        for key in ALSO_DECISIVE
-        if key in first and key in second and first[key] != second[key]
-    ]
+    reasons = differences(queries.codes.provenance, database.codes.provenance, ALSO_DECISIVE)
     if reasons and not any_model:
         raise RetrievalError(f"{names[0]} and {names[1]} were not made in the same way: {'; '.join(reasons)}; {advice}")

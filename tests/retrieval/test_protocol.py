@@ -206,7 +206,9 @@ def test_one_code_alone_has_no_neighbours() -> None:
 def test_codes_of_different_models_are_refused_with_every_reason() -> None:
     first = codes(4, 8, weights_sha256="aa", mean_sha256=None, blob="fc8", net="a.prototxt")
     second = codes(4, 8, weights_sha256="bb", mean_sha256="cc", blob="fc8", net="b.prototxt")
-    with pytest.raises(RetrievalError, match=r"weights_sha256 aa against bb; mean_sha256 None against cc$"):
+    with pytest.raises(
+        RetrievalError, match=r"the weights \(weights_sha256 aa against bb\); .*\(mean_sha256 None against cc\)$"
+    ):
         evaluate(first, LABELS, second, LABELS, k=1)
     assert evaluate(first, LABELS, second, LABELS, k=1, any_model=True).k == 1
 
@@ -214,3 +216,13 @@ def test_codes_of_different_models_are_refused_with_every_reason() -> None:
 def test_codes_that_do_not_say_how_they_were_made_are_taken() -> None:
     check_comparable(codes(1, 8, weights_sha256="aa"), ONE)
     check_comparable(codes(1, 8, weights_sha256="aa", device="cpu"), codes(2, 8, weights_sha256="aa", device="cuda"))
+
+
+def test_of_settings_that_differ_only_these_are_shown() -> None:
+    """The beginnings of both are the same and longer than what is shown."""
+    common = {f"setting{number}": "the same" for number in range(20)}
+    first, second = codes(1, 8, preprocessing={**common, "resize": [32, 32]}), codes(1, 8, preprocessing=common)
+    with pytest.raises(
+        RetrievalError, match=r"the preprocessing \(preprocessing \{'resize': \[32, 32\]\} against \{\}\)$"
+    ):
+        check_comparable(first, second)
