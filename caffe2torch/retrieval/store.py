@@ -16,9 +16,10 @@ All numbers are little-endian. Why a folder: each column must be one stretch of 
 searched where it lies, and each must be able to grow at its end; one file could give only one of them that place.
 
 **Growing.** New rows are written behind the bytes that count, then ``index.json`` takes the place of the old one by a
-rename. A process that dies before that leaves the old state, which ignores what stands behind; the next append writes
-over it. Whoever has the index open goes on seeing the state it opened. Removed rows stay and are listed. Writing an
-index anew, which also drops removed rows, makes files of the next generation (the number in their names).
+rename. A write that fails takes its bytes back. A process that dies before the rename leaves the old state, which
+ignores what stands behind; the next append writes over it. Whoever has the index open goes on seeing the state it
+opened. Removed rows stay and are listed. Writing an index anew, which also drops removed rows, makes files of the next
+generation (the number in their names).
 
 **Checking.** ``index.json`` carries its own CRC-32 and that of each column, which go on from append to append. A
 newer version is refused by its number before anything else is read.
@@ -29,8 +30,8 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from caffe2torch.files import explain, make_folder
 from caffe2torch.retrieval.codes import packed_width
 from caffe2torch.retrieval.rows import Rows, Texts
 from caffe2torch.retrieval.store_head import HEAD, Column, Head, read_head, write_head
+from caffe2torch.retrieval.store_lock import locked, removed_in_vain, writing
 
 CHUNK = 1 << 24
 OWN_NAMES = re.compile(r"(?:codes|ids|removed|labels|paths|path_ends)\.(\d+)\.bin|lock|\..*\.part\.json")
@@ -83,8 +85,9 @@ class Store:
         path: Path, rows: Rows, *, bits: int, next_id: int, provenance: Mapping[str, Any], force: bool = False
     ) -> Store:
         """Write a new index; with ``force`` in the place of another one."""
+        fresh = not path.exists()
         generation = _prepare(path, force=force)
-        with _locked(path), _writing(path):
+        with removed_in_vain(path, fresh=fresh), locked(path), writing(path):
             head = Head(
                 bits=bits,
                 stride=rows.codes.shape[1],
@@ -111,7 +114,7 @@ class Store:
         """
         if rows is None and not len(removed):
             return self
-        with _locked(self.path), _writing(self.path):
+        with locked(self.path), writing(self.path):
             now = read_head(self.path)
             if (now.generation, now.serial) != (self.head.generation, self.head.serial):
                 raise OutputError(f"{self.path}: was changed by another process since it was opened; open it again")
@@ -192,7 +195,18 @@ def _contents(rows: Rows, removed: npt.NDArray[np.int64], before: int) -> dict[s
 
 
 def _append(path: Path, head: Head, rows: Rows, removed: npt.NDArray[np.int64], next_id: int) -> None:
-    """Write behind the bytes that count, see them on the disk, and only then say that they count."""
+    """Write behind the bytes that count, see them on the disk, and only then say that they count.
+
+    What fails on the way, as on a full disk, leaves no bytes behind.
+    """
+    try:
+        _write_behind(path, head, rows, removed, next_id)
+    except BaseException:
+        _take_back(path, head)
+        raise
+
+
+def _write_behind(path: Path, head: Head, rows: Rows, removed: npt.NDArray[np.int64], next_id: int) -> None:
     before = head.columns["paths"].size if "paths" in head.columns else 0
     columns = {}
     for name, content in _contents(rows, removed, before).items():
@@ -207,6 +221,21 @@ def _append(path: Path, head: Head, rows: Rows, removed: npt.NDArray[np.int64], 
         columns[name] = Column(column.size + len(flat), _crc(flat, column.crc32))
     grown = replace(head, rows=head.rows + len(rows), next_id=next_id, serial=head.serial + 1, columns=columns)
     write_head(path, grown)
+
+
+def _take_back(path: Path, head: Head) -> None:
+    """Cut the columns to what counted before, unless what was written counts by now."""
+    with suppress(FormatError):  # there is no head yet, or a damaged one was to be replaced
+        now = read_head(path)
+        if now.generation == head.generation and now.serial > head.serial:
+            return
+    for name, column in head.columns.items():
+        file = path / f"{name}.{head.generation}.bin"
+        with suppress(OSError):  # mapped, on systems that forbid cutting such files
+            if head.serial:
+                os.truncate(file, column.size)
+            else:
+                file.unlink(missing_ok=True)
 
 
 def _crc(flat: npt.NDArray[np.uint8], start: int) -> int:
@@ -238,31 +267,3 @@ def _remove_others(path: Path, generation: int) -> None:
         if found and found[1] and int(found[1]) != generation:
             with suppress(OSError):  # still open somewhere, on systems that forbid removing such files
                 entry.unlink()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes from writing, where the system knows file locks. They end with the process."""
-    try:
-        import fcntl
-    except ImportError:  # not a Unix
-        yield
-        return
-    try:
-        lock = (path / "lock").open("wb")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {explain(error)}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"{path}: another process is writing to it right now") from error
-        yield
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {explain(error)}") from error
