@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -36,6 +37,7 @@ Caffe models in PyTorch, exactly.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status: 0, 1 for errors in the input, 2 for wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _escape_what_cannot_be_shown()
     try:
         try:
             return _run(arguments)
@@ -84,6 +86,13 @@ def _run(arguments: Sequence[str]) -> int:
             raise
         print(f"caffe2torch: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+
+
+def _escape_what_cannot_be_shown() -> None:
+    r"""Write characters that the terminal's encoding lacks as ``\u65e5``: names of files may hold any."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _drop_output() -> None:
