@@ -20,9 +20,10 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from caffe2torch.commands.progress import Bar
 
 if TYPE_CHECKING:
     from caffe2torch.project.make import Project
@@ -90,8 +91,18 @@ def run(args: argparse.Namespace) -> int:
         skip_bad=args.skip_bad,
         force=args.force,
     )
-    with _Bar(quiet=args.quiet or args.json) as bar:
-        project = make_project(wishes, bar)
+    bar = Bar()
+
+    def looked(done: int, total: int) -> None:
+        if not (args.quiet or args.json):
+            if done == 1:
+                bar.open("checking", "pictures", 0, total)
+            bar.update(done)
+
+    try:
+        project = make_project(wishes, looked)
+    finally:
+        bar.close()
     commands = next_commands(project, args.images, args.root)
     if args.json:
         print(json.dumps(to_dict(project, commands)))
@@ -155,7 +166,8 @@ def next_commands(project: Project, images: Path, root: Path | None) -> dict[str
     model = ["--model", folder]
     commands["measure it"] = _line("evaluate", *model, *lists, "--out", folder / "evaluation")
     codes = folder / "codes.h5"
-    commands["hash all your pictures"] = _line("extract", folder / "train.txt", *start, *model, "--out", codes)
+    listed = "train_pictures.txt" if project.train.several else "train.txt"
+    commands["hash the pictures that are searched"] = _line("extract", folder / listed, *start, *model, "--out", codes)
     commands["search them"] = _line("search", codes, "PICTURE", "--html", folder / "results.html", *start)
     return commands
 
@@ -177,35 +189,3 @@ def _weights(project: Project) -> tuple[Path | None, str]:
 
 def _line(*words: object) -> str:
     return shlex.join(["caffe2torch", *map(str, words)])
-
-
-class _Bar:
-    """Pictures opened, on stderr."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.quiet = quiet
-        self.bar: Any = None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def __call__(self, done: int, total: int) -> None:
-        if self.quiet:
-            return
-        if self.bar is None:
-            from tqdm import tqdm
-
-            terminal = sys.stderr.isatty()
-            self.bar = tqdm(
-                desc="checking",
-                total=total,
-                unit=" pictures",
-                dynamic_ncols=True,
-                mininterval=0.1 if terminal else 30.0,
-                delay=0.0 if terminal else 30.0,
-            )
-        self.bar.update(done - self.bar.n)

@@ -38,6 +38,6 @@ def open_database(path: Path, backend: str) -> Database:
         raise FormatError(f"{path}: no such folder, expected an {backend} database")
     if not (path / _SIGN[backend]).is_file():
         other = next((kind for kind, sign in _SIGN.items() if (path / sign).is_file()), None)
-        advice = f"it is a database of kind {other}: write backend: {other} into data_param" if other else "it is none"
+        advice = f"it is a database of kind {other}: name {other} as its backend" if other else "it is none"
         raise FormatError(f"{path}: expected an {backend} database, which has a file {_SIGN[backend]}; {advice}")
     return open_lmdb(path) if backend == "LMDB" else LevelDb(path)

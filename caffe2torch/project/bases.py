@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from caffe2torch import zoo
@@ -37,8 +38,8 @@ class Base:
     mean_image: bool = True
     paper: str | None = None
     """What to cite, where it is not what the zoo says of the net."""
-    layer_fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Fields to set in the parameters of all layers of a type."""
+    moving_average: float | None = None
+    """The moving_average_fraction of BatchNorm layers, where it is not Caffe's."""
 
     @property
     def entry(self) -> zoo.Entry:
@@ -51,7 +52,15 @@ class Base:
         return float(self.entry.preprocessing.get("scale", 1.0))
 
 
-_PAPERS = {"type": "SGD", "base_lr": 0.001, "momentum": 0.9, "weight_decay": 0.0005}
+_paper = partial(
+    Base,
+    size=256,
+    test_batch=50,
+    least=2000,
+    solver={"type": "SGD", "base_lr": 0.001, "momentum": 0.9, "weight_decay": 0.0005},
+    halve=True,
+)
+_alexnet = partial(_paper, crop=227, batch=32, epochs=32, weights="caffenet")
 
 BASES = {
     base.name: base
@@ -67,54 +76,26 @@ BASES = {
             epochs=20,
             least=500,
             solver={
-                **{"type": "Nesterov", "base_lr": 0.05, "momentum": 0.9, "weight_decay": 0.0005},
-                **{"lr_policy": "poly", "power": 1.0},
+                "type": "Nesterov",
+                "base_lr": 0.05,
+                "momentum": 0.9,
+                "weight_decay": 0.0005,
+                "lr_policy": "poly",
+                "power": 1.0,
             },
             mean_image=False,
             paper="The objective of Yang, Lin and Chen, arXiv:1507.00101",
-            # Caffe's 0.999 averages over more batches than a short training has.
-            layer_fields={"BatchNorm": {"moving_average_fraction": 0.95}},
+            moving_average=0.95,  # Caffe's 0.999 averages over more batches than a short training has
         ),
-        Base(
-            "ssdh",
-            "ssdh_cifar10_48",
-            "SSDH on AlexNet",
-            size=256,
-            crop=227,
-            batch=32,
-            test_batch=50,
-            epochs=32,
-            least=2000,
-            solver=_PAPERS,
-            halve=True,
-            weights="caffenet",
-        ),
-        Base(
-            "kevinnet",
-            "kevinnet_cifar10_48",
-            "KevinNet",
-            size=256,
-            crop=227,
-            batch=32,
-            test_batch=50,
-            epochs=32,
-            least=2000,
-            solver=_PAPERS,
-            halve=True,
-            weights="caffenet",
-        ),
-        Base(
+        _alexnet("ssdh", "ssdh_cifar10_48", "SSDH on AlexNet"),
+        _alexnet("kevinnet", "kevinnet_cifar10_48", "KevinNet"),
+        _paper(
             "ssdh_vgg16",
             "ssdh_vgg16_48",
             "SSDH on VGG-16",
-            size=256,
             crop=224,
             batch=40,
-            test_batch=50,
             epochs=20,
-            least=2000,
-            solver=_PAPERS,
-            halve=True,
             weights_file="VGG_ILSVRC_16_layers.caffemodel",
             weights_from="the authors' page, https://www.robots.ox.ac.uk/~vgg/research/very_deep/",
         ),

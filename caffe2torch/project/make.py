@@ -214,7 +214,12 @@ def _without_bad(
 
 def _notes(wishes: Wishes, pictures: Collection, train: Rows, test: Rows, found: Found) -> Iterator[str]:
     """What one should know of these pictures."""
-    if not pictures.several:
+    if pictures.several:
+        unseen = np.flatnonzero((pictures.labels[train] <= 0).all(axis=0)).tolist()
+        if unseen:
+            named = ", ".join(pictures.classes[i] for i in unseen[:5]) + (", ..." if len(unseen) > 5 else "")
+            yield f"no picture to train with has {len(unseen):,} of the labels: {named}"
+    else:
         for what, rows in (("train", train), ("test", test)):
             lacking = sorted(set(range(len(pictures.classes))) - set(pictures.labels[rows].tolist()))
             if lacking:

@@ -34,8 +34,8 @@ def train_val(base: Base, shape: Shape, plan: Plan) -> Message:
         layers = _multi_label(layers, classifier)
     _resize(base, shape, layers, classifier.name)
     for layer in layers:
-        for name, value in base.layer_fields.get(layer.type, {}).items():
-            setattr(layer.batch_norm_param, name, value)
+        if layer.type == "BatchNorm" and base.moving_average is not None:
+            layer.batch_norm_param.moving_average_fraction = base.moving_average
     made = schema.new("NetParameter")
     made.name = shape.name
     made.layer.extend(_data(base, shape, plan) + layers)

@@ -80,11 +80,13 @@ def _about_training(parts: Parts) -> str:
 
 
 def _write_lists(folder: Path, name: str, side: Collection) -> None:
-    """The list, and for several labels the rows of labels as HDF5, the list of that file, and as text."""
+    """The list; for several labels also without the row for a label, and the rows of labels as HDF5, the list of that
+    file, and as text."""
     if not side.several:
         write_lines(folder / f"{name}.txt", [f"{n} {label}" for n, label in zip(side.names, side.labels, strict=True)])
         return
     write_lines(folder / f"{name}.txt", [f"{n} {row}" for row, n in enumerate(side.names)])
+    write_lines(folder / f"{name}_pictures.txt", list(side.names))
     write_lines(
         folder / f"{name}_labels.txt", [" ".join(map(str, row)) for row in (side.labels > 0).astype(int).tolist()]
     )

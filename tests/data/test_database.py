@@ -41,7 +41,7 @@ def test_folder_without_a_database(backend: str, tmp_path: Path) -> None:
 
 def test_database_of_the_other_kind(tmp_path: Path) -> None:
     write_lmdb(tmp_path / "db", {"a": b"1"})
-    with pytest.raises(FormatError, match="write backend: LMDB into data_param"):
+    with pytest.raises(FormatError, match="name LMDB as its backend"):
         open_database(tmp_path / "db", "LEVELDB")
 
 

@@ -105,13 +105,14 @@ def test_a_net_in_the_current_folder_is_not_taken_for_the_projects(
 
 def test_several_labels_are_trained_and_measured(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = np.random.default_rng(0).integers(0, 2, (24, 4))
-    rows[:, 3] = 1
+    rows[:, 2:] = 0, 1
     lines = []
     for number, row in enumerate(rows.tolist()):
         write(here / f"tags/{number} b.png", number % 4, number)
         lines.append(f"tags/{number} b.png {' '.join(map(str, row))}\n")
     (here / "tags.txt").write_text("".join(lines))
     project = made(capsys, "p", "--images", "tags.txt", "--bits", "8", "--epochs", "1")
+    assert "no picture to train with has 1 of the labels: 2" in project["notes"]
     assert project["several_labels"] is True
     listed = [
         line.split(" ") for part in ("train", "test") for line in (here / f"p/{part}.txt").read_text().splitlines()
@@ -127,6 +128,8 @@ def test_several_labels_are_trained_and_measured(here: Path, capsys: pytest.Capt
     assert tests
     assert [len(record["outputs"]["accuracy"]) for record in tests] == [5] * len(tests)
     assert main([*commands[2], "--quiet", "--figure", "none"]) == 0
+    assert main([*commands[3], "--quiet"]) == 0
+    assert read_codes(here / "p/codes.h5").labels is None  # a row of the list is no label
 
 
 def test_rows_of_labels_stay_in_step_with_the_pictures(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
