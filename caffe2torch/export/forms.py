@@ -62,11 +62,12 @@ class _Wide(nn.Module):
 
 def _widen(net: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Give the batch normalisations of a net in half precision their statistics back as they were."""
-    for name, part in list(net.named_children()):
+    for name, part in list(net.named_modules()):
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             wide = _Wide(part)
             wide.inner.load_state_dict({k: state[f"{name}.{k}"] for k in part.state_dict()})
-            setattr(net, name, wide)
+            parent, _, own = name.rpartition(".")
+            setattr(net.get_submodule(parent), own, wide)
 
 
 class Exported(nn.Module):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from caffe2torch import __version__
 from caffe2torch.errors import UnsupportedLayerError, UsageError
-from caffe2torch.export import layout, printers, printing
+from caffe2torch.export import blocks, layout, printers, printing
+from caffe2torch.export.body import Body, Line
 from caffe2torch.export.embed import HELPERS, embedded
 from caffe2torch.export.names import Names, class_name, identifier, words
 from caffe2torch.export.preprocessing import Written
@@ -54,22 +55,6 @@ class Source:
         return self.preprocessing.size if self.preprocessing else None
 
 
-@dataclass
-class _Line:
-    targets: tuple[str, ...]
-    expression: str
-    group: str
-    comment: str = ""
-
-
-@dataclass
-class _Body:
-    members: printing.Members
-    lines: list[_Line] = field(default_factory=list)
-    groups: list[str] = field(default_factory=list)
-    """The block of each member line."""
-
-
 def write_source(net: CaffeNet, origins: Sequence[Origin] = (), preprocessing: Written | None = None) -> Source:
     """Write the net, in its test phase and with its present outputs, as one Python module.
 
@@ -81,11 +66,12 @@ def write_source(net: CaffeNet, origins: Sequence[Origin] = (), preprocessing: W
     taken = {"torch", "nn", "F", "Tensor", "math", "self", *HELPERS}
     names, batch = Names(taken), batch_of(net)
     arguments = tuple(names.of(blob, "x") for blob in net.inputs)
-    body = _Body(printing.Members())
+    body = Body(printing.Members())
     for step in net.plan:
         _write_step(net, step, names, body, batch)
     name = class_name(net.structure.graph.name, taken)
     outputs = {blob: names.of(blob, "x") for blob in net.outputs}
+    classes = blocks.gather(body, outputs.values(), {*taken, name})
     state = dict(body.members.state)
     uses = set(body.members.helpers)
     if preprocessing is not None:
@@ -96,6 +82,7 @@ def write_source(net: CaffeNet, origins: Sequence[Origin] = (), preprocessing: W
             _docstring(net, batch, origins, body.members.notes),
             layout.imports(embedded(uses)),
             *embedded(uses),
+            *classes,
             f"class {name}(nn.Module):",
             f'    """{words(net.structure.graph.name) or "A Caffe net"}: {_signature(net, batch)}."""\n',
             *layout.indented(_init(body, preprocessing), 1),
@@ -130,7 +117,7 @@ def _require_printers(net: CaffeNet) -> None:
         )
 
 
-def _write_step(net: CaffeNet, step: Step, names: Names, body: _Body, batch: Batch) -> None:
+def _write_step(net: CaffeNet, step: Step, names: Names, body: Body, batch: Batch) -> None:
     layer = getattr(net, step.module)
     node = next(n for n in net.structure.graph.nodes if net.structure.attributes[n.index] == step.module)
     entry = printing.find(layer)
@@ -154,29 +141,33 @@ def _write_step(net: CaffeNet, step: Step, names: Names, body: _Body, batch: Bat
         assert isinstance(printed, str)
         _write_nested(body, targets[0], printed, group)
     elif isinstance(printed, str):
-        body.lines.append(_Line(targets, printed, group))
+        body.lines.append(Line(targets, printed, group))
     else:
-        body.lines += [_Line((t,), e, group) for t, e in zip(targets, printed, strict=True) if t != e]
+        body.lines += [Line((t,), e, group) for t, e in zip(targets, printed, strict=True) if t != e]
     if step.tops and body.lines and body.lines[-1].targets:
         body.lines[-1].comment = " and ".join(batch.text(blob) for blob in step.tops if blob in shapes)
     for blob, top in step.refreshed:
         name = names.of(blob, "x")
-        body.lines.append(_Line((name,), f"{names.of(top, 'x')}.reshape({name}.shape)", group))
+        body.lines.append(Line((name,), f"{names.of(top, 'x')}.reshape({name}.shape)", group))
 
 
 _HOLE = "\0"
 """Stands for the bottom while a layer in place is printed; a net's names never hold it, since they are identifiers."""
 
 
-def _write_nested(body: _Body, target: str, printed: str, group: str) -> None:
+def _write_nested(body: Body, target: str, printed: str, group: str) -> None:
     """A layer in place: around the expression of the line before, where that made the same blob and is short."""
     before = body.lines[-1] if body.lines else None
-    if before and before.targets == (target,) and re.search(r"\(\0[,)]", printed) and printed.count(_HOLE) == 1:
+    if before and before.targets == (target,) and before.group in ("", group) and _nestable(printed):
         whole = printed.replace(_HOLE, before.expression)
         if len(whole) + len(target) <= layout.NESTED:
             before.expression = whole
             return
-    body.lines.append(_Line((target,), printed.replace(_HOLE, target), group))
+    body.lines.append(Line((target,), printed.replace(_HOLE, target), group))
+
+
+def _nestable(printed: str) -> bool:
+    return printed.count(_HOLE) == 1 and re.search(r"\(\0[,)]", printed) is not None
 
 
 def _group(name: str) -> str:
@@ -204,7 +195,7 @@ def _signature(net: CaffeNet, batch: Batch) -> str:
     return f"{ends[0] or 'nothing'} -> {ends[1]}"
 
 
-def _init(body: _Body, preprocessing: Written | None) -> list[str]:
+def _init(body: Body, preprocessing: Written | None) -> list[str]:
     lines = ["def __init__(self) -> None:", "    super().__init__()"]
     groups = layout.blocks(body.groups)
     for index, (line, group) in enumerate(zip(body.members.lines, groups, strict=True)):
@@ -214,7 +205,7 @@ def _init(body: _Body, preprocessing: Written | None) -> list[str]:
     return lines
 
 
-def _forward(arguments: Sequence[str], body: _Body, outputs: dict[str, str]) -> list[str]:
+def _forward(arguments: Sequence[str], body: Body, outputs: dict[str, str]) -> list[str]:
     inputs = "".join(f", {name}: Tensor" for name in arguments)
     result = "Tensor" if len(outputs) == 1 else "dict[str, Tensor]"
     lines = layout.wrapped(f"def forward(self{inputs}) -> {result}:", 0)
