@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from caffe2torch.browse.answers import Answer, Found, Labels, Query, labels_of, make_answer, name_of
+from caffe2torch.browse.feature_rows import check_rows
 from caffe2torch.browse.pictures import Places, Thumbnail
 from caffe2torch.errors import FormatError, RetrievalError, UsageError
 from caffe2torch.extract.listing import read_list
@@ -94,6 +95,8 @@ class Gallery:
             if rows is not None:
                 rows.expect(len(codes))
             index = Index.of(codes, engine=engine)
+        if features and rows is not None:
+            check_rows(path, index, Path(features), len(rows))
         words = read_label_names(Path(label_names)) if label_names else ()
         return cls(path, index, root=root, label_names=words, features=rows)
 

@@ -154,6 +154,11 @@ class Index:
         return self._rows().ids
 
     @property
+    def packed(self) -> Packed:
+        """(N, width), the packed codes in database order; mapped where they lie in a file."""
+        return self._rows().codes[:, : packed_width(self.bits)]
+
+    @property
     def next_id(self) -> int:
         """The id the next code gets; without ids of one's own, how many codes were ever added."""
         return self._next_id

@@ -27,14 +27,15 @@ def read_codes(
     variable: str | None = None,
     layout: str | None = None,
     values: str = "codes",
+    features: bool = True,
     say: Callable[[str], object] = lambda message: None,
 ) -> Codes:
     """Read a codes file: .h5, .mat, .npz or .csv as ``extract`` writes them, or a .mat of MATLAB's own.
 
-    ``bits`` is what a code must have. The other options are for MATLAB files, see ``matlab.MatlabChoice``:
-    ``variable`` names the array, ``layout`` is "columns" or "rows", and ``values`` is "codes" or, for sigmoid outputs
-    that are still to be thresholded, "sigmoid". ``say`` hears how a MATLAB file was understood. Only such a file may
-    lack the pictures' names: ``paths`` is empty then.
+    ``bits`` is what a code must have. The other options are for MATLAB files, see ``matlab.MatlabChoice``: ``variable``
+    names the array, ``layout`` is "columns" or "rows", and ``values`` is "codes" or, for sigmoid outputs that are still
+    to be thresholded, "sigmoid". Without ``features``, those of the file are left out. ``say`` hears how a MATLAB file
+    was understood. Only such a file may lack the pictures' names: ``paths`` is empty then.
 
     Raises FormatError when the file is damaged, is no codes file, or contradicts itself, UsageError when it can be
     understood in more than one way.
@@ -51,13 +52,13 @@ def read_codes(
         return consistent(path, codes, named=False)
     if variable is not None or layout is not None or values != "codes":
         raise UsageError(f"{path}: the options variable, layout and values are for MATLAB files")
-    codes = consistent(path, READERS[suffix](path, size))
+    codes = consistent(path, READERS[suffix](path, size, features))
     if bits is not None and codes.bits != bits:
         raise FormatError(f"{path}: holds {codes.bits}-bit codes, expected {bits} bits")
     return codes
 
 
-def read_h5(path: Path, size: int) -> Codes:
+def read_h5(path: Path, size: int, features: bool) -> Codes:
     """``codes``, ``paths``, perhaps ``features`` and ``labels``; ``bits`` and ``provenance`` are attributes."""
     try:
         with h5py.File(path, "r") as file:
@@ -69,14 +70,14 @@ def read_h5(path: Path, size: int) -> Codes:
                 bits=bits,
                 paths=tuple(as_str(path, name) for name in raw.ravel()),
                 provenance=parse_provenance(path, file.attrs.get("provenance", "{}")),
-                features=h5_array(path, file, "features", size) if "features" in file else None,
+                features=h5_array(path, file, "features", size) if features and "features" in file else None,
                 labels=h5_array(path, file, "labels", size).astype(np.int64) if "labels" in file else None,
             )
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise FormatError(f"{path}: not a readable HDF5 codes file: {error}") from error
 
 
-def read_npz(path: Path, size: int) -> Codes:
+def read_npz(path: Path, size: int, features: bool) -> Codes:
     """Arrays ``codes``, ``bits``, ``paths``, ``provenance`` and, where they are there, ``features`` and ``labels``."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -95,7 +96,7 @@ def read_npz(path: Path, size: int) -> Codes:
                 bits=bit_count(path, array("bits")[()]),
                 paths=tuple(str(name) for name in array("paths")),
                 provenance=parse_provenance(path, str(array("provenance")[()])),
-                features=array("features") if "features.npy" in names else None,
+                features=array("features") if features and "features.npy" in names else None,
                 labels=array("labels").astype(np.int64) if "labels.npy" in names else None,
             )
     except (OSError, KeyError, ValueError, TypeError, EOFError, MemoryError, NotImplementedError) as error:
@@ -104,7 +105,7 @@ def read_npz(path: Path, size: int) -> Codes:
         raise FormatError(f"{path}: not a readable .npz codes file: {error}") from error
 
 
-def read_csv(path: Path, size: int) -> Codes:
+def read_csv(path: Path, size: int, _: bool) -> Codes:
     """Columns ``path`` and ``code`` (a string of 0 and 1, bit 0 first) and, where it is there, ``label``."""
     paths, labels, rows = [], [], []
     bits = 0
@@ -135,9 +136,9 @@ def read_csv(path: Path, size: int) -> Codes:
     )
 
 
-READERS: dict[str, Callable[[Path, int], Codes]] = {
+READERS: dict[str, Callable[[Path, int, bool], Codes]] = {
     ".h5": read_h5,
-    ".mat": lambda path, size: read_mat(path, size, MatlabChoice())[0],
+    ".mat": lambda path, size, _: read_mat(path, size, MatlabChoice())[0],
     ".npz": read_npz,
     ".csv": read_csv,
 }

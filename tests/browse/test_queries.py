@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -259,6 +260,44 @@ def test_features_that_are_not_there(database: Database, tmp_path: Path) -> None
     np.save(tmp_path / "short.npy", np.ones((5, 3), np.float32))
     with pytest.raises(RetrievalError, match="5 rows of features for 12 codes"):
         Gallery.open(database.path, features=tmp_path / "short.npy")
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz"])
+@pytest.mark.parametrize("saved", [False, True], ids=["codes file", "index"])
+def test_features_of_other_pictures_are_refused(database: Database, tmp_path: Path, suffix: str, saved: bool) -> None:
+    """As many rows, of the same pictures and by the same model, but the first and the last changed places."""
+    lines = (database.folder / "list.txt").read_text("utf-8").splitlines()
+    model = replace(Model.from_zoo("ssdh48_small"), features="pool5")
+    same, other = tmp_path / f"same{suffix}", tmp_path / f"other{suffix}"
+    for out, some in ((same, lines), (other, [lines[-1], *lines[1:-1], lines[0]])):
+        (tmp_path / "list.txt").write_text("\n".join(some), "utf-8")
+        extract(tmp_path / "list.txt", out, model=model)
+    path = database.path
+    if saved:
+        path = tmp_path / "db.index"
+        index = Index.of(database.codes)
+        index.remove([3])
+        index.save(path)
+    assert Gallery.open(path, features=same).features is not None
+    with pytest.raises(
+        RetrievalError, match=r"its row 0 is of .*11\.png.*picture 0 of .*0\.png; row i of the features"
+    ):
+        Gallery.open(path, features=other)
+
+
+def test_features_of_another_model_are_refused(database: Database, tmp_path: Path) -> None:
+    other = edited(database, tmp_path / "b.h5", weights_sha256="other")
+    with pytest.raises(RetrievalError, match="not made by one and the same model"):
+        Gallery.open(database.path, features=other)
+
+
+def test_features_may_come_from_another_device_and_folder(database: Database, tmp_path: Path) -> None:
+    """A bit of a code is the other way round, and the pictures lay elsewhere."""
+    shutil.copy(database.path, tmp_path / "b.h5")
+    with h5py.File(tmp_path / "b.h5", "r+") as file:
+        file["codes"][2, 0] ^= 1
+        file["paths"][2] = "/elsewhere/pictures/2.png"
+    assert Gallery.open(database.path, features=tmp_path / "b.h5").features is not None
 
 
 def test_names_from_a_list(database: Database, tmp_path: Path) -> None:
