@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from caffe2torch.data import Feed, open_feed
 from caffe2torch.errors import FormatError, GraphError, ImageError, TrainingError
 from caffe2torch.graph import Graph, build_graph
-from caffe2torch.loading import build_net, fill, naming
+from caffe2torch.loading import build_net, copy_weights, fill, naming
 from caffe2torch.net import CaffeNet
 from caffe2torch.sharing import tie
 from caffe2torch.solver.group import Group
@@ -151,9 +152,15 @@ def _check_sources(graph: Graph) -> None:
             )
 
 
-def share(owner: CaffeNet, net: CaffeNet) -> None:
-    """Let ``net`` use the blobs of the layers of the same name in ``owner``: ``Net::ShareTrainedLayersWith``."""
+def share(owner: CaffeNet, net: CaffeNet, weights: Sequence[str | Path] = (), root: Path = Path()) -> None:
+    """Let ``net`` use the blobs of the layers of the same name in ``owner``: ``Net::ShareTrainedLayersWith``.
+
+    Layers of its own take theirs from the ``weights`` files, if these have them.
+    """
     theirs = owner.layers()
+    if any(layer.blob_items() for node, layer in net.built() if node.name not in theirs):
+        for file in weights:
+            copy_weights(net, root / file)
     for node, layer in net.built():
         if node.name not in theirs:
             continue

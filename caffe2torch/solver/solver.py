@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import warnings
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
@@ -62,19 +63,23 @@ class Solver:
         self.train = open_net(settings.train, settings.root, self.place, self.seed, 0)
         if not self.train.net.loss_weights:
             raise GraphError(f"{settings.train.path}: the training net has no loss, so there is nothing to learn from")
-        self.reports = [(str(file), self.load(file)) for file in (*self.parameters.weights, *weights)]
+        files = [name for names in self.parameters.weights for name in names.split(",")] + list(weights)
+        self.reports = [(str(file), self.load(file)) for file in files]
         self.tests = [
             open_net(choice, settings.root, self.place, self.seed, index)
             for index, choice in enumerate(settings.tests, 1)
         ]
         for test in self.tests:
-            share(self.train.net, test.net)
+            share(self.train.net, test.net, files, settings.root)
         self.updater = Updater(self.train.net, self.parameters)
         self.rate = LearningRate(self.parameters)
 
     def load(self, weights: str | Path) -> LoadReport:
         """Copy weights by layer name, as Caffe's ``-weights`` does; layers the file lacks keep what they have."""
-        return copy_weights(self.train.net, self.settings.root / weights)
+        report = copy_weights(self.train.net, self.settings.root / weights)
+        if not report.loaded:
+            warnings.warn(f"{weights}: no layer has the name of one of the net's, so nothing was copied", stacklevel=3)
+        return report
 
     def solve(self) -> bool:
         """Train up to ``max_iter``, with the tests and snapshots of the solver file; True when it was stopped.
@@ -84,6 +89,8 @@ class Solver:
         p = self.parameters
         if self.group.first and (p.snapshot or p.snapshot_after_train):
             check_place(self.settings)
+        if not p.HasField("max_iter"):
+            warnings.warn(f"{self.settings.path}: has no max_iter: nothing is trained", stacklevel=2)
         self.events.started(self)
         try:
             stopped = self.step(p.max_iter - self.iteration)
