@@ -52,6 +52,8 @@ class Updater:
             tuple(torch.zeros_like(blob.value, requires_grad=False) for _ in range(self.rule.histories))
             for blob in self.learnables
         ]
+        self._idle = [self.rule.linear and blob.lr_mult == 0 for blob in self.learnables]
+        """Those that neither change nor gather a history."""
 
     @torch.no_grad()
     def apply(self, rate: float, iteration: int) -> float | None:
@@ -62,8 +64,8 @@ class Updater:
         p = self.parameters
         norm = self._excess()
         scale = 1.0 if norm is None else p.clip_gradients / norm
-        for blob, histories in zip(self.learnables, self._histories, strict=True):
-            if self.rule.linear and blob.lr_mult == 0:
+        for blob, histories, idle in zip(self.learnables, self._histories, self._idle, strict=True):
+            if idle:
                 continue
             gradient = torch.zeros_like(blob.value) if blob.value.grad is None else blob.value.grad
             if scale != 1.0:
@@ -110,3 +112,5 @@ class Updater:
                 raise WeightsError(f"{where}: history {index} has shape {have}, parameter {name} has {want}")
             target = self._histories[index % count][index // count]
             target.copy_(torch.from_numpy(np.ascontiguousarray(array)).reshape(want))
+            if array.any():
+                self._idle[index % count] = False  # its momentum runs out, also without a rate

@@ -61,6 +61,18 @@ def test_a_state_of_another_solver_is_refused(tmp_path: Path) -> None:
         solver(tmp_path, 'type: "Adam"').restore(state)
 
 
+def test_a_frozen_parameter_keeps_its_momentum(tmp_path: Path) -> None:
+    """v = momentum * v + 0 * gradient; w -= v: what Caffe does to one that is frozen when going on."""
+    first = solver(tmp_path)
+    first.step(4)
+    _, state = first.snapshot()
+    start, history = weights(first)[0], first.updater.history()[0]
+    second = solver(tmp_path, net=NET.replace("lr_mult: 1 decay_mult: 1", "lr_mult: 0"))
+    second.restore(state)
+    second.step(2)
+    np.testing.assert_allclose(weights(second)[0], start - (0.9 + 0.81) * history, rtol=1e-5, atol=1e-7)
+
+
 def test_shuffled_data_and_dropout_differ_between_seeds(tmp_path: Path) -> None:
     found = []
     for seed in (3, 3, 4):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from caffe2torch.cli import main
 from caffe2torch.errors import GraphError, OutputError, TrainingError
 from caffe2torch.solver import snapshot as snapshots
-from caffe2torch.solver.events import Events
+from caffe2torch.solver.events import All, Events
 from caffe2torch.solver.lines import Lines
 from caffe2torch.solver.nets import Place
 from caffe2torch.solver.settings import read_settings
@@ -226,6 +227,26 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "y" bottom: "t" top: "loss"
 layer { name: "k1" type: "K1_EuclideanLoss" bottom: "code" bottom: "code" top: "binary" propagate_down: true
         propagate_down: false loss_weight: 1e-6 }
 """
+
+
+def test_a_collapse_is_noticed_although_the_loss_of_a_batch_scatters(tmp_path: Path) -> None:
+    """A classifier that learns from codes which are all alike moves about the loss of guessing."""
+    path = write(
+        tmp_path, "max_iter: 600", net=HASHING.replace("BIAS", "20").replace("1e-6", "1").replace("size: 4", "size: 6")
+    )
+    with h5py.File(tmp_path / "data.h5", "r+") as file:
+        file["t"][:] = np.random.default_rng(0).permutation(np.arange(22) % 3)
+    one = Solver(read_settings(path, root=tmp_path))
+    seen: list[float] = []
+
+    class Seen(Events):
+        def passed(self, solver: Solver, outputs: dict[str, torch.Tensor]) -> None:
+            seen.append(outputs["loss"].item())
+
+    one.events = All(Seen(), CollapseWatch(one.train.net))
+    with pytest.raises(TrainingError, match="the codes have collapsed"):
+        one.solve()
+    assert min(seen[9::10]) < 0.98 * math.log(3)
 
 
 @pytest.mark.parametrize("bias, collapsed", [(20, True), (0, False)])
