@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,38 +19,17 @@ from caffe2torch.retrieval.codes import Codes, Packed, packed_width
 from caffe2torch.retrieval.engines import Engine, engine_maker
 from caffe2torch.retrieval.grouping import build_engine, group_codes
 from caffe2torch.retrieval.hamming import Distances, Positions, check_codes, pad
-from caffe2torch.retrieval.ids import Ids, Places, as_ids, listed, refuse_repeated
+from caffe2torch.retrieval.hits import Hits, Surroundings
+from caffe2torch.retrieval.ids import Ids, as_ids, refuse_repeated
 from caffe2torch.retrieval.rows import Rows, Texts, check_labels
 from caffe2torch.retrieval.store import Store
+from caffe2torch.retrieval.table import Table
 
 BLOCK_BYTES = 64 << 20
 """Memory one block of ``search_blocks`` takes at most, where one query's results allow it."""
 FEWER_QUERIES = 0.75
 """Equal queries are asked once where that leaves no more than this share of them."""
 Grouped = bool | Literal["auto"]
-
-
-class Hits(NamedTuple):
-    """The nearest codes of each query, (Q, k): ``ids`` as the index knows them and Hamming ``distances`` in bits."""
-
-    ids: Ids
-    distances: Distances
-
-
-@dataclass(frozen=True, eq=False)
-class Surroundings:
-    """What lies within a radius: query i has ``ids[offsets[i]:offsets[i + 1]]`` and their distances, nearest first."""
-
-    offsets: npt.NDArray[np.int64]
-    ids: Ids
-    distances: Distances
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, query: int) -> Hits:
-        row = slice(self.offsets[query], self.offsets[query + 1])
-        return Hits(self.ids[row], self.distances[row])
 
 
 class Index:
@@ -63,28 +41,21 @@ class Index:
 
     def __init__(
         self,
-        rows: Rows,
+        table: Table,
         bits: int,
         *,
-        next_id: int,
         provenance: Mapping[str, Any],
         engine: str = "auto",
         grouped: Grouped = "auto",
-        store: Store | None = None,
     ) -> None:
-        """``rows`` are what ``store`` holds, removed ones included, where there is one. See the class methods."""
+        """See the class methods."""
         self.bits = bits
         self.provenance = dict(provenance)
         self._make = engine_maker(engine)
         self._grouped = None if grouped == "auto" else bool(grouped)
-        self._next_id = next_id
-        self._store = store
-        self._parts = [rows]  # all rows ever added, in order; the first are those stored
-        self._removed = np.zeros(0, np.int64) if store is None else store.removed  # row numbers in ``_parts``
-        self._live: Rows | None = None
-        self._places: Places | None = None
+        self._table = table
         self._engine: Engine | None = None
-        self._making = threading.RLock()  # several threads may search; each derived thing is made once
+        self._making = threading.Lock()  # several threads may search; the engine is made once
 
     @classmethod
     def from_codes(
@@ -106,8 +77,8 @@ class Index:
         """
         rows = _rows(packed, bits, ids, 0, paths, labels)
         refuse_repeated(rows.ids)
-        next_id = int(rows.ids.max()) + 1 if len(rows) else 0
-        return cls(rows, bits, next_id=next_id, provenance=provenance or {}, engine=engine, grouped=grouped)
+        table = Table(rows, next_id=int(rows.ids.max()) + 1 if len(rows) else 0)
+        return cls(table, bits, provenance=provenance or {}, engine=engine, grouped=grouped)
 
     @classmethod
     def of(cls, codes: Codes, *, engine: str = "auto", grouped: Grouped = "auto") -> Index:
@@ -130,18 +101,11 @@ class Index:
         """
         store = Store.open(Path(path), verify=verify)
         head = store.head
-        return cls(
-            store.rows,
-            head.bits,
-            next_id=head.next_id,
-            provenance=head.provenance,
-            engine=engine,
-            grouped=grouped,
-            store=store,
-        )
+        table = Table(store.rows, next_id=head.next_id, store=store)
+        return cls(table, head.bits, provenance=head.provenance, engine=engine, grouped=grouped)
 
     def __len__(self) -> int:
-        return sum(len(part) for part in self._parts) - len(self._removed)
+        return len(self._table)
 
     @property
     def engine_name(self) -> str:
@@ -151,17 +115,17 @@ class Index:
     @property
     def ids(self) -> Ids:
         """The ids in database order."""
-        return self._rows().ids
+        return self._table.rows().ids
 
     @property
     def packed(self) -> Packed:
         """(N, width), the packed codes in database order; mapped where they lie in a file."""
-        return self._rows().codes[:, : packed_width(self.bits)]
+        return self._table.rows().codes[:, : packed_width(self.bits)]
 
     @property
     def next_id(self) -> int:
         """The id the next code gets; without ids of one's own, how many codes were ever added."""
-        return self._next_id
+        return self._table.next_id
 
     def search(self, queries: Packed, k: int) -> Hits:
         """The k nearest codes of each of (Q, width) packed queries, exactly, in (distance, database position) order."""
@@ -201,42 +165,26 @@ class Index:
         Raises RetrievalError, and adds nothing, for an id that is in use, codes of another length, or paths or labels
         where the index has none (and the other way round).
         """
-        rows = _rows(packed, self.bits, ids, self._next_id, paths, labels)
-        self._parts[0].refuse_unlike(rows)
-        if ids is not None and len(rows):
-            refuse_repeated(rows.ids)
-            if int(rows.ids.min()) < self._next_id:
-                taken = rows.ids[self._lookup().find(rows.ids) >= 0]
-                if len(taken):
-                    raise RetrievalError(f"{listed(taken)} already in the index; remove it first, or use another id")
+        rows = _rows(packed, self.bits, ids, self.next_id, paths, labels)
+        self._table.add(rows, own_ids=ids is not None)
         if len(rows):
-            self._parts.append(rows)
-            self._next_id = max(self._next_id, int(rows.ids.max()) + 1)
-            self._changed()
+            self._engine = None
         return rows.ids
 
     def remove(self, ids: npt.ArrayLike) -> None:
         """Remove codes by id. Raises RetrievalError, and removes nothing, for ids that are unknown or given twice."""
         wanted = as_ids(ids)
-        refuse_repeated(wanted)
-        places = self._lookup().find(wanted)
-        if bool((places < 0).any()):
-            raise RetrievalError(f"{listed(wanted[places < 0])} not in the index")
+        self._table.remove(wanted)
         if len(wanted):
-            self._removed = np.concatenate([self._removed, self._alive()[places]])
-            self._changed()
+            self._engine = None
 
     def get(self, ids: npt.ArrayLike) -> Codes:
         """The codes of these ids, in their order, with paths and labels where the index has them."""
-        wanted = as_ids(ids)
-        places = self._lookup().find(wanted)
-        if bool((places < 0).any()):
-            raise RetrievalError(f"{listed(wanted[places < 0])} not in the index")
-        return self._as_codes(self._rows().take(places))
+        return self._as_codes(self._table.rows().take(self._table.find(as_ids(ids))))
 
     def codes(self) -> Codes:
         """All codes in database order, as a codes file would give them. Paths become one Python string each."""
-        return self._as_codes(self._rows())
+        return self._as_codes(self._table.rows())
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the index to a folder. One it was opened from or saved to before only grows by what has changed.
@@ -244,19 +192,7 @@ class Index:
         ``force`` replaces another index that lies there. Raises OutputError where writing fails, where something else
         is in the way, or where another process has changed the index meanwhile.
         """
-        path = Path(path)
-        if self._store is not None and not force and self._store.is_at(path):
-            added = Rows.join(self._parts[1:]) if len(self._parts) > 1 else None
-            removed = self._removed[len(self._store.removed) :]
-            self._store = self._store.append(added, removed, next_id=self._next_id)
-            self._parts = [self._store.rows]
-            return
-        rows = self._rows()
-        self._store = Store.create(
-            path, rows, bits=self.bits, next_id=self._next_id, provenance=self.provenance, force=force
-        )
-        self._parts, self._removed = [self._store.rows], self._store.removed
-        self._live = None
+        self._table.save(Path(path), bits=self.bits, provenance=self.provenance, force=force)
 
     def _check(self, queries: npt.NDArray[Any], k: int) -> Packed:
         queries = check_codes(queries, self.bits, what="the queries' codes")
@@ -269,37 +205,12 @@ class Index:
         return queries
 
     def _named(self, positions: Positions, distances: Distances) -> Hits:
-        return Hits(positions if self._lookup().are_positions else self.ids[positions], distances)
-
-    def _changed(self) -> None:
-        self._live = self._places = self._engine = None
-
-    def _alive(self) -> npt.NDArray[np.int64]:
-        """Row numbers, among all ever added, of those not removed."""
-        alive = np.ones(sum(len(part) for part in self._parts), np.bool_)
-        alive[self._removed] = False
-        return np.flatnonzero(alive)
-
-    def _rows(self) -> Rows:
-        """The rows in database order, in one piece; mapped from the file where nothing has changed since."""
-        with self._making:
-            if self._live is None:
-                rows = Rows.join(self._parts)
-                self._live = rows.take(self._alive()) if len(self._removed) else rows
-                if self._store is None:
-                    self._parts, self._removed = [self._live], np.zeros(0, np.int64)
-            return self._live
-
-    def _lookup(self) -> Places:
-        with self._making:
-            if self._places is None:
-                self._places = Places(self._rows().ids)
-            return self._places
+        return Hits(positions if self._table.places().are_positions else self.ids[positions], distances)
 
     def _built(self) -> Engine:
         with self._making:
             if self._engine is None:
-                self._engine = build_engine(self._rows().codes, self.bits, self._make, grouped=self._grouped)
+                self._engine = build_engine(self._table.rows().codes, self.bits, self._make, grouped=self._grouped)
             return self._engine
 
     def _as_codes(self, rows: Rows) -> Codes:

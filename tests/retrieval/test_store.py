@@ -80,7 +80,7 @@ def test_several_labels_per_code_come_back(tmp_path: Path) -> None:
 
 def test_the_codes_are_mapped_not_read(tmp_path: Path) -> None:
     make(tmp_path / "a")
-    codes = Index.open(tmp_path / "a")._rows().codes
+    codes = Index.open(tmp_path / "a").packed
     assert not codes.flags.writeable
     base: Any = codes
     while isinstance(base, np.ndarray) and base.base is not None:
