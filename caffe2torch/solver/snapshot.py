@@ -44,12 +44,15 @@ def write_snapshot(settings: Settings, net: CaffeNet, state: SolverState, events
 
 
 def restore_weights(net: CaffeNet, path: Path, state: SolverState, root: Path) -> None:
-    """Load the weights a state names: there, or beside the state, where they lie after both were moved."""
+    """Load the weights a state names: beside the state, where they were written, or where it says.
+
+    Beside first: after both were copied, there may be those of another training where they came from.
+    """
     if not state.learned_net:
         raise FormatError(f"{path}: names no weights (learned_net); start with --weights instead of --snapshot")
     named = root / state.learned_net
     beside = path.parent / named.name
-    weights = named if named.is_file() else beside
+    weights = beside if beside.is_file() else named
     if not weights.is_file():
         raise FormatError(
             f"{path}: its weights {state.learned_net} are not there, nor {beside}; put them beside the state"
