@@ -18,6 +18,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from caffe2torch.export import File, Result, Settings
     from caffe2torch.export.models import Convertible
 
@@ -68,7 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert one model, or all; returns 1 where a written form is far off."""
+    """Convert one model, or all; returns 1 where a written form is far off, or a model of all has none."""
+    from pathlib import Path
+
     from caffe2torch.errors import UsageError
 
     if args.table:
@@ -77,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("no folder to write into: give -o DIR")
     if args.all == bool(args.net):
         raise UsageError("give a net (prototxt and weights, or the name of a model), or --all; see --help")
-    results = _all(args) if args.all else [_one(args)]
+    results, failed = _all(args) if args.all else ([_convert(args, _model(args), Path(args.out))], 0)
     if args.json:
         facts = [_facts(result) for result in results]
         print(json.dumps(facts if args.all else facts[0], indent=2))
@@ -87,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     if far and not args.half:  # float16 is measured, not judged
         print(f"caffe2torch: error: too far from the Caffe net: {', '.join(far)}", file=sys.stderr)
         return 1
-    return 0
+    return 1 if failed else 0
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -102,28 +106,21 @@ def _settings(args: argparse.Namespace) -> Settings:
     )
 
 
-def _one(args: argparse.Namespace) -> Result:
+def _convert(args: argparse.Namespace, model: Convertible, folder: Path) -> Result:
     from caffe2torch.export import convert
+    from caffe2torch.export.convert import check_possible
 
     settings = _settings(args)
-    model = _model(args)
-    _refuse_early(args.out, settings)
+    check_possible(folder, settings)  # before the weights are read
     net = model.load()
     for note in model.notes:
         print(f"caffe2torch: note: {note}", file=sys.stderr)
-    return convert(net, args.out, settings=settings, origins=model.origins(), preprocessing=model.preprocessing())
-
-
-def _refuse_early(out: str, settings: Settings) -> None:
-    """Before the weights are read."""
-    from pathlib import Path
-
-    from caffe2torch.export.convert import refuse_existing
-
-    refuse_existing(Path(out), settings.formats, force=settings.force)
+    return convert(net, folder, settings=settings, origins=model.origins(), preprocessing=model.preprocessing())
 
 
 def _model(args: argparse.Namespace) -> Convertible:
+    from pathlib import Path
+
     from caffe2torch.commands.options import customise, input_shapes
     from caffe2torch.errors import UsageError
     from caffe2torch.export.models import from_files, from_zoo
@@ -131,8 +128,11 @@ def _model(args: argparse.Namespace) -> Convertible:
     if args.phase != "test":
         raise UsageError("--phase train: only the net of the test phase is written")
     customise(args)
-    if args.weights is None:
+    if args.weights is None and not Path(args.net).is_file():
+        _refuse_unused(args)
         return from_zoo(args.net, blobs=tuple(args.blob))
+    if args.weights is None and not args.allow_missing:
+        raise UsageError(f"{args.net}: give its WEIGHTS too; or --allow-missing, for weights from the fillers")
     return from_files(
         args.net,
         args.weights,
@@ -149,15 +149,28 @@ def _model(args: argparse.Namespace) -> Convertible:
     )
 
 
-def _all(args: argparse.Namespace) -> list[Result]:
+def _refuse_unused(args: argparse.Namespace) -> None:
+    """Models of the zoo say themselves how they are loaded and how pictures are prepared."""
+    from caffe2torch.errors import UsageError
+
+    names = ("preprocess", "mean", "level", "stage", "input", "allow_unknown", "allow_missing", "ignore_extra", "proto")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]
+    if given:
+        raise UsageError(f"{', '.join(given)}: for a prototxt and its weights only, not for models of the zoo")
+
+
+def _all(args: argparse.Namespace) -> tuple[list[Result], int]:
+    """What was written, and how many models could not be, each of which is told with its name."""
     from pathlib import Path
 
     from caffe2torch import zoo
-    from caffe2torch.errors import UsageError, ZooError
-    from caffe2torch.export import convert
+    from caffe2torch.errors import Caffe2TorchError, UsageError, ZooError
     from caffe2torch.export.models import from_zoo
 
-    settings, results, absent = _settings(args), [], []
+    _refuse_unused(args)
+    results: list[Result] = []
+    absent: list[str] = []
+    failed = 0
     for name in zoo.names():
         try:
             model = from_zoo(name, blobs=tuple(args.blob))
@@ -165,21 +178,16 @@ def _all(args: argparse.Namespace) -> list[Result]:
             absent.append(name)
             continue
         print(f"caffe2torch: {name}", file=sys.stderr)
-        folder = Path(args.out) / name
-        results.append(
-            convert(
-                model.load(),
-                folder,
-                settings=settings,
-                origins=model.origins(),
-                preprocessing=model.preprocessing(),
-            )
-        )
+        try:
+            results.append(_convert(args, model, Path(args.out) / name))
+        except Caffe2TorchError as error:
+            print(f"caffe2torch: error: {name}: {error}", file=sys.stderr)
+            failed += 1
     if absent:
         print(f"caffe2torch: note: not on this machine: {', '.join(absent)}", file=sys.stderr)
-    if not results:
+    if not results and not failed:
         raise UsageError("no model's weights are on this machine; `caffe2torch download NAME` fetches one")
-    return results
+    return results, failed
 
 
 def _table(args: argparse.Namespace) -> int:

@@ -36,7 +36,8 @@ def check(form: str, path: Path, net: CaffeNet, source: Source, pictures: bool) 
         return compare(expected, _run(module(source, load_file(path)), given))
     if form == "pt2":
         return compare(expected, _run(torch.export.load(path).module(), given))
-    return onnx.check(path, expected, given)
+    names = onnx.input_names(source, pictures=pictures)
+    return onnx.check(path, expected, dict(zip(names, given, strict=True)))
 
 
 def prepared(source: Source, images: Tensor) -> Tensor:

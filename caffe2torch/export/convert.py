@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from caffe2torch.errors import OutputError, UsageError
 from caffe2torch.export import check_forms, checking, forms
 from caffe2torch.export.checking import Check
-from caffe2torch.export.onnx import write_onnx
+from caffe2torch.export.onnx import require_onnx, write_onnx
 from caffe2torch.export.preprocessing import Written
 from caffe2torch.export.readme import readme
 from caffe2torch.export.safetensors import write_safetensors
@@ -83,9 +84,10 @@ def convert(
     PyTorch form, MissingPackageError for ONNX without its package.
     """
     chosen, folder = settings or Settings(), Path(folder)
-    _check_settings(chosen, preprocessing)
+    check_possible(folder, chosen)
+    if chosen.pictures and preprocessing is None:
+        raise UsageError("the preprocessing cannot be built in: it is not known for this net; give --preprocess")
     wanted = [form for form in FORMATS if form in chosen.formats]
-    refuse_existing(folder, wanted, force=chosen.force)
     started = time.monotonic()
     source = write_source(net, origins, preprocessing)
     state = forms.halved(source.state) if chosen.half else source.state
@@ -111,19 +113,16 @@ def _split(check: Check | str) -> tuple[Check | None, str]:
     return (None, check) if isinstance(check, str) else (check, "")
 
 
-def _check_settings(settings: Settings, preprocessing: Written | None) -> None:
+def check_possible(folder: Path, settings: Settings) -> None:
+    """All that can be told without the net: known formats, their packages, and files that exist (OutputError)."""
     unknown = [form for form in settings.formats if form not in FORMATS]
     if unknown or not settings.formats:
         raise UsageError(f"the format {', '.join(unknown) or '(none)'} is not known: expected {', '.join(FORMATS)}")
-    if settings.pictures and preprocessing is None:
-        raise UsageError("the preprocessing cannot be built in: it is not known for this net; give --preprocess")
-
-
-def refuse_existing(folder: Path, formats: Collection[str], *, force: bool) -> None:
-    """Raise OutputError where one of the files to write exists."""
-    names = [*(FILES[form] for form in formats), "README.md"]
-    there = [name for name in names if (folder / name).exists()]
-    if there and not force:
+    if "onnx" in settings.formats:
+        require_onnx()
+    names = [*(FILES[form] for form in FORMATS if form in settings.formats), "README.md"]
+    there = [name for name in names if os.path.lexists(folder / name)]
+    if there and not settings.force:
         raise OutputError(f"{folder}: {', '.join(there)} exists already; give --force to replace, or another folder")
 
 

@@ -117,7 +117,7 @@ def captured(
     """The written net as a program that holds its own weights; OutputError where torch cannot capture it."""
     net = Exported(module(source, state, half=half), half=half, pictures=pictures).eval()
     inputs = tuple(examples(source, blank_inputs(source), pictures=pictures))
-    shapes = (tuple(dynamic_axes(source, pictures=pictures)),)
+    shapes = (tuple(dynamic_axes(source, pictures=pictures)),) if inputs else None
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -46,7 +46,7 @@ def inverse_power(x: Tensor, beta: float) -> Tensor:
 def pool_windows(size: int, kernel: int, stride: int, pad: int, ceil: bool) -> int:
     """How many windows Caffe's pooling has along an axis of ``size`` values."""
     span = size + 2 * pad - kernel
-    windows = (-(-span // stride) if ceil else span // stride) + 1
+    windows = (span + (stride - 1 if ceil else 0)) // stride + 1
     return windows - 1 if pad and (windows - 1) * stride >= size + pad else windows
 
 
@@ -84,13 +84,18 @@ def avg_pool(
     x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int], ceil: bool = True
 ) -> Tensor:
     """Caffe's average pooling where torch has no such windows; each divides by its area inside the padded image."""
-    total = F.avg_pool2d(pool_padded(x, kernel, stride, pad, ceil, 0.0), kernel, stride, divisor_override=1)
+    total = window_sums(pool_padded(x, kernel, stride, pad, ceil, 0.0), kernel, stride)
     lengths = []
     for axis in (0, 1):
         size, k, s, p = x.shape[2 + axis], kernel[axis], stride[axis], pad[axis]
         start = torch.arange(total.shape[2 + axis], dtype=x.dtype, device=x.device) * s - p
         lengths.append((start + k).clamp(max=size + p) - start)
     return total / (lengths[0][:, None] * lengths[1])
+
+
+def window_sums(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """The sum of each window."""
+    return F.avg_pool2d(x, kernel, stride, divisor_override=1)
 
 
 def stochastic_pool(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], ceil: bool = True) -> Tensor:
@@ -184,13 +189,18 @@ def argmax(x: Tensor, top_k: int = 1, axis: int | None = None, values: bool = Fa
     """
     along = 1 if axis is None else axis
     flipped = (x.flatten(1) if axis is None else x).flip(along)
-    found, places = flipped.sort(dim=along, descending=True, stable=True)
-    found, places = found.narrow(along, 0, top_k), places.narrow(along, 0, top_k)
+    found, places = largest(flipped, top_k, along)
     indices = (flipped.shape[along] - 1 - places).to(x.dtype)
     if axis is not None:
         return found if values else indices
     top = torch.stack((indices, found), 1) if values else indices.unsqueeze(1)
     return top.reshape(*top.shape, *(1,) * (x.ndim - 3))
+
+
+def largest(x: Tensor, count: int, axis: int) -> tuple[Tensor, Tensor]:
+    """The largest values along an axis and their places; of equal values the first comes first."""
+    found, places = x.sort(dim=axis, descending=True, stable=True)
+    return found.narrow(axis, 0, count), places.narrow(axis, 0, count)
 
 
 def reorg(x: Tensor, stride: int, reverse: bool = False) -> Tensor:

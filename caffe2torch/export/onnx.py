@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from caffe2torch.errors import Caffe2TorchError, MissingPackageError, OutputError
 from caffe2torch.export import helpers
@@ -50,10 +51,25 @@ def _lrn(x: Tensor, size: int, alpha: float, beta: float, k: float = 1.0) -> Ten
     return found
 
 
+def _window_sums(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """The helper of that name: the exporter passes over ``divisor_override``."""
+    return F.avg_pool2d(x, kernel, stride) * float(kernel[0] * kernel[1])
+
+
+def _largest(x: Tensor, count: int, axis: int) -> tuple[Tensor, Tensor]:
+    """The helper of that name: ONNX's TopK also takes the first of equal values."""
+    found = x.topk(count, axis)
+    return found.values, found.indices
+
+
+_REPLACED = {"lrn": _lrn, "largest": _largest, "window_sums": _window_sums}
+"""What stands for helpers of the source that the exporter cannot say, or says wrongly."""
+
+
 def write_onnx(path: Path, source: Source, state: Mapping[str, Tensor], *, half: bool, pictures: bool) -> None:
     """An ``.onnx`` file of one piece, ends named as in the source; OutputError where torch cannot express it."""
-    _require_onnx()
-    written = module(source, state, half=half, replaced={"lrn": _lrn})
+    require_onnx()
+    written = module(source, state, half=half, replaced=_REPLACED)
     net = Exported(written, half=half, pictures=pictures).eval()
     names, outputs, axes = _ends(source, pictures=pictures)
     with atomic_path(path) as temporary:
@@ -76,7 +92,7 @@ def write_onnx(path: Path, source: Source, state: Mapping[str, Tensor], *, half:
 
 def _ends(source: Source, *, pictures: bool) -> tuple[list[str], list[str], dict[str, dict[int, str]]]:
     """Names of the inputs and outputs, and the names of their axes that may have any size."""
-    names = ["images"] if pictures else list(source.arguments)
+    names = input_names(source, pictures=pictures)
     outputs = [f"{name}_out" if name in names else name for name in source.results]
     dynamic = dynamic_axes(source, pictures=pictures)
     axes = {n: {a: str(d.__name__) for a, d in dims.items()} for n, dims in zip(names, dynamic, strict=True) if dims}
@@ -85,11 +101,17 @@ def _ends(source: Source, *, pictures: bool) -> tuple[list[str], list[str], dict
     return names, outputs, axes
 
 
+def input_names(source: Source, *, pictures: bool) -> list[str]:
+    """The names of the file's inputs; an input that nothing is computed of is not in the file."""
+    return ["images"] if pictures else list(source.arguments)
+
+
 def _takes_dynamo() -> bool:
     return "dynamo" in inspect.signature(torch.onnx.export).parameters
 
 
-def _require_onnx() -> None:
+def require_onnx() -> None:
+    """Raise MissingPackageError where the package is not there."""
     try:
         import onnx
     except ImportError as error:
@@ -99,7 +121,8 @@ def _require_onnx() -> None:
     assert onnx
 
 
-def check(path: Path, expected: list[Tensor], inputs: Sequence[Tensor]) -> Check | str:
+def check(path: Path, expected: list[Tensor], inputs: Mapping[str, Tensor]) -> Check | str:
+    """How far the file is from the expected values on these inputs, by name; or why that is not known."""
     try:
         import onnxruntime
     except ImportError:
@@ -108,8 +131,7 @@ def check(path: Path, expected: list[Tensor], inputs: Sequence[Tensor]) -> Check
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        names = [entry.name for entry in session.get_inputs()]
-        found = session.run(None, {name: np.asarray(value) for name, value in zip(names, inputs, strict=True)})
+        found = session.run(None, {entry.name: np.asarray(inputs[entry.name]) for entry in session.get_inputs()})
     except Exception as error:  # onnxruntime's own classes, known only once it is imported
         raise Caffe2TorchError(f"{path}: onnxruntime cannot run it: {first_line(error)}") from error
     return compare(expected, [torch.from_numpy(value) for value in found])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from caffe2torch.errors import Caffe2TorchError
+from caffe2torch.layers.recurrent import Recurrent
 from caffe2torch.layers.registry import Layer, Shape
 from caffe2torch.net import CaffeNet
 
@@ -54,12 +55,13 @@ def _axis(size: int, step: int, batch: int) -> str:
 def batch_of(net: CaffeNet) -> Batch:
     """Find out by running the net on shapes alone, once with as many items as the prototxt says and once with one more.
 
-    A net whose inputs do not begin with one batch axis, or that does not run so, has a fixed size.
+    A net whose inputs do not begin with one batch axis, or that does not run so, has a fixed size; so has one with
+    recurrent layers, whose first axis is time.
     """
     shapes = net.structure.blob_shapes
     firsts = {shape[0] if shape else 0 for shape in net.input_shapes.values()}
     fixed = Batch(shapes, {}, 0)
-    if len(firsts) != 1 or 0 in firsts:
+    if len(firsts) != 1 or 0 in firsts or any(isinstance(layer, Recurrent) for _, layer in net.built()):
         return fixed
     (size,) = firsts
     blobs = tuple(dict.fromkeys((*net.inputs, *(top for step in net.plan for top in step.tops))))

@@ -111,10 +111,25 @@ def _require_printers(net: CaffeNet) -> None:
     lacking = [nodes[name] for name, layer in layers.items() if printing.find(layer) is None]
     if lacking:
         listed = ", ".join(f"{node.name!r} ({node.type})" for node in lacking)
+        possible = _ends_without(net, {net.structure.attributes[node.index] for node in lacking})
+        advice = f"--blob {' '.join(possible)}, or net.select" if possible else "--blob, or net.select"
         raise UnsupportedLayerError(
-            f"no plain PyTorch form is known for the layers {listed}; choose outputs that need none of them "
-            "(--blob, or net.select)"
+            f"no plain PyTorch form is known for the layers {listed}; choose outputs that need none of them ({advice})"
         )
+
+
+def _ends_without(net: CaffeNet, modules: set[str]) -> list[str]:
+    """The blobs that would be left as outputs without these layers and all that depends on them."""
+    lost: set[str] = set()
+    read: set[str] = set()
+    made: dict[str, None] = {}
+    for step in net.plan:
+        if step.module in modules or not lost.isdisjoint(step.bottoms):
+            lost.update(step.tops)
+            continue
+        read.update(blob for blob in step.bottoms if blob not in step.tops)
+        made.update(dict.fromkeys(step.tops))
+    return [blob for blob in made if blob not in read | lost]
 
 
 def _write_step(net: CaffeNet, step: Step, names: Names, body: Body, batch: Batch) -> None:

@@ -14,7 +14,7 @@ import torch
 from caffe2torch import zoo
 from caffe2torch.caffemodel import write_caffemodel
 from caffe2torch.cli import main
-from caffe2torch.errors import OutputError, UnsupportedLayerError, UsageError
+from caffe2torch.errors import MissingPackageError, OutputError, UnsupportedLayerError, UsageError
 from caffe2torch.export import Settings, convert, table, write_source
 from caffe2torch.export.forms import module
 from caffe2torch.export.models import from_zoo
@@ -189,6 +189,55 @@ def test_the_command_converts_every_model_that_is_here(tmp_path: Path, capsys: p
     here = [name for name in zoo.names() if zoo.is_here(zoo.entry(name).weights)]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(here)
     assert "not on this machine: " in capsys.readouterr().err or len(here) == len(zoo.names())
+
+
+def test_one_model_that_fails_leaves_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "names", lambda: ("ssdh48_small", "ssdh48_small"))
+    assert main(["convert", "--all", "-o", str(tmp_path), "--no-check"]) == 1  # the second finds the first one's files
+    said = capsys.readouterr()
+    assert "ssdh48_small: written in" in said.out
+    assert "error: ssdh48_small: " in said.err
+    assert "exists already" in said.err
+
+
+def test_a_prototxt_alone_needs_weights_or_leave_to_fill_them(
+    net: CaffeNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["convert", str(tmp_path / "net.prototxt"), "-o", str(tmp_path / "out"), "--no-check"]
+    assert main(arguments) == 2
+    assert "give its WEIGHTS too; or --allow-missing" in capsys.readouterr().err
+    assert main([*arguments, "--allow-missing"]) == 0
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_options_that_a_model_of_the_zoo_would_pass_over_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for first in ("ssdh48_small", "--all"):
+        assert main(["convert", first, "-o", str(tmp_path), "--preprocess", "crop=3,3", "--allow-unknown"]) == 2
+        assert "--preprocess, --allow-unknown: for a prototxt" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_losses_are_refused_with_the_outputs_that_would_be_left(tmp_path: Path) -> None:
+    text = SMALL + (
+        'layer { name: "label" type: "Input" top: "label" input_param { shape { dim: 4 } } }\n'
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }\n'
+        'layer { name: "twice" type: "Power" bottom: "loss" top: "twice" power_param { scale: 2 } }'
+    )
+    with pytest.raises(UnsupportedLayerError, match=r"need none of them \(--blob prob, or net.select\)"):
+        write_source(text_net(tmp_path, text))
+
+
+def test_a_package_that_is_missing_is_told_before_anything_is_written(
+    net: CaffeNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingPackageError, match="needs the package onnx"):
+        convert(net, tmp_path / "out", settings=Settings(("source", "safetensors", "onnx")))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_wants_a_folder_and_a_net() -> None:

@@ -129,9 +129,7 @@ def hswish(layer: mobile.HSwish, call: Call) -> str:
 
 @printer(mobile.ShuffleChannel, nests=True)
 def shuffle(layer: mobile.ShuffleChannel, call: Call) -> str:
-    if len(call.shape) > 2:
-        return f"F.channel_shuffle({call.x}, {layer.group})"
-    return f"torch.flatten({call.x}.unflatten(1, ({layer.group}, -1)).transpose(1, 2), 1)"
+    return f"torch.flatten({call.x}.unflatten(1, ({layer.group}, -1)).transpose(1, 2), 1, 2)"
 
 
 @printer(mobile.Axpy)

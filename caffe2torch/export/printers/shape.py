@@ -143,8 +143,7 @@ def reorg(layer: Reorg, call: Call) -> str:
 def nearest(layer: NearestUpsample, call: Call) -> str:
     if layer.scale == 1:
         return call.x
-    size = f"({call.x}.shape[2] * {layer.scale}, {call.x}.shape[3] * {layer.scale})"
-    return f'F.interpolate({call.x}, {size}, mode="nearest-exact")'
+    return f"{call.x}.repeat_interleave({layer.scale}, 2).repeat_interleave({layer.scale}, 3)"
 
 
 @printer(Upsample)
