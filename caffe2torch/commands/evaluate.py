@@ -151,7 +151,7 @@ def _add_matlab_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_hashing_arguments(parser: argparse.ArgumentParser) -> None:
-    from caffe2torch.commands.model_options import add_model_options
+    from caffe2torch.commands.model_options import add_model_options, add_running_options
 
     group = parser.add_argument_group("which model hashes pictures")
     add_model_options(group)
@@ -166,16 +166,7 @@ def _add_hashing_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how pictures are hashed")
     group.add_argument("--resume", action="store_true", help="go on with the unfinished run in --out")
     group.add_argument("--again", action="store_true", help="hash anew even where the codes are in --out")
-    group.add_argument("--device", default="auto", metavar="DEV", help="auto, cpu, cuda or cuda:N")
-    group.add_argument("--batch-size", type=int, default=64, metavar="N", help="pictures in one pass; default: 64")
-    group.add_argument("--workers", type=int, metavar="N", help="threads that decode; default: one for each core")
-    group.add_argument("--precision", default="float32", choices=("float32", "bf16", "fp16"), help="as for extract")
-    group.add_argument(
-        "--on-error",
-        default="stop",
-        choices=("stop", "skip", "zero"),
-        help="a picture that cannot be read, as for extract",
-    )
+    add_running_options(group)
 
 
 def run(args: argparse.Namespace) -> int:

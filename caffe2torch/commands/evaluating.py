@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caffe2torch.commands.evaluation_inputs import Inputs, inputs_of, model_of, refuse_model_options
-from caffe2torch.commands.progress import Bar
+from caffe2torch.commands.progress import Steps
 from caffe2torch.errors import RetrievalError, UsageError
 
 if TYPE_CHECKING:
@@ -142,7 +142,6 @@ def _measure(args: argparse.Namespace, files: Sequence[Path], progress: Progress
             "themselves, which flatters the figures; --database test leaves each out of its own ranking",
             file=sys.stderr,
         )
-    progress.title = "ranking"
     return measure(
         sides[0],
         sides[1] if len(sides) > 1 else None,
@@ -201,34 +200,14 @@ def say_how_to_resume(args: argparse.Namespace) -> None:
     print(f"caffe2torch: interrupted{kept if unfinished else ''}", file=sys.stderr)
 
 
-class Progress:
-    """A bar on stderr for each step, and what is said on the way; where that is no terminal, a line now and then."""
+class Progress(Steps):
+    """Bars for hashing the queries and the database, then for ranking."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self.quiet, self.title, self.stage = quiet, "", ("", "")
-        self.bar = Bar()
+        super().__init__(quiet=quiet)
+        self.title = ""
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if self.quiet or stage in ("list", "write"):
-            return
-        if (self.title, stage) != self.stage:
-            self.stage = (self.title, stage)
-            if stage == "extract":
-                self.bar.open(f"hashing {self.title}", "pictures", done, total)
-            else:
-                self.bar.open(f"ranking, {stage}", "queries", done, total)
-        self.bar.update(done)
-        if done == total:
-            self.bar.close()
-
-    def say(self, message: str) -> None:
-        """A line of its own."""
-        if not self.quiet:
-            self.bar.close()
-            print(f"caffe2torch: {message}", file=sys.stderr)
+    def bar_of(self, stage: str) -> tuple[str, str]:
+        if stage in ("list", "write"):
+            return "", ""
+        return (f"hashing {self.title}", "pictures") if stage == "extract" else (f"ranking, {stage}", "queries")

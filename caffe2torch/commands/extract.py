@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caffe2torch.commands.progress import Bar
+from caffe2torch.commands.progress import Steps
 
 if TYPE_CHECKING:
     from caffe2torch.extract import Summary
@@ -31,7 +31,7 @@ HELP = "hash codes for a folder of pictures"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Inputs, then one group of options for each question a user has."""
-    from caffe2torch.commands.model_options import add_model_options
+    from caffe2torch.commands.model_options import add_model_options, add_running_options
 
     parser.add_argument(
         "inputs",
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model_options(parser.add_argument_group("which model"))
     _add_output_arguments(parser.add_argument_group("what is written"))
-    _add_running_arguments(parser.add_argument_group("how it runs"))
+    add_running_options(parser.add_argument_group("how it runs"))
 
 
 def _add_output_arguments(group: argparse._ArgumentGroup) -> None:
@@ -68,30 +68,6 @@ def _add_output_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--quiet", action="store_true", help="no progress, no summary; warnings and errors only")
 
 
-def _add_running_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--device", default="auto", metavar="DEV", help="auto (a GPU if there is one), cpu, cuda or cuda:N"
-    )
-    group.add_argument(
-        "--batch-size", type=int, default=64, metavar="N", help="pictures in one pass of the net; default: 64"
-    )
-    group.add_argument(
-        "--workers", type=int, metavar="N", help="threads that decode pictures; default: one for each core"
-    )
-    group.add_argument(
-        "--precision",
-        default="float32",
-        choices=("float32", "bf16", "fp16"),
-        help="float32 (TF32 off) defines the codes; the others are faster on a GPU and say how many bits they flip",
-    )
-    group.add_argument(
-        "--on-error",
-        default="stop",
-        choices=("stop", "skip", "zero"),
-        help="a picture that cannot be read: stop (default), leave it out, or give it a code of zeros",
-    )
-
-
 def run(args: argparse.Namespace) -> int:
     """Extract, show progress on stderr, and print what was done on stdout."""
     from caffe2torch.commands.model_options import chosen_model
@@ -99,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = chosen_model(args, features=args.features)
     try:
-        with _Progress(quiet=args.quiet) as progress:
+        with Steps(quiet=args.quiet) as progress:
             summary = extract(
                 args.inputs,
                 args.out,
@@ -125,31 +101,6 @@ def run(args: argparse.Namespace) -> int:
     elif not args.quiet:
         print(report(summary))
     return 0
-
-
-class _Progress:
-    """A bar for listing, then one for hashing."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.quiet, self.stage = quiet, ""
-        self.bar = Bar()
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if self.quiet:
-            return
-        if stage != self.stage:
-            self.stage = stage
-            self.bar.close()
-            if stage != "write":
-                self.bar.open("listing" if stage == "list" else "hashing", "pictures", done, total)
-        else:
-            self.bar.update(done)
 
 
 def _say_how_to_resume(out: Path) -> None:

@@ -53,6 +53,31 @@ def add_model_options(group: argparse._ArgumentGroup) -> None:
     add_custom_options(group)
 
 
+def add_running_options(group: argparse._ArgumentGroup) -> None:
+    """Where, how fast and how exactly pictures are hashed."""
+    group.add_argument(
+        "--device", default="auto", metavar="DEV", help="auto (a GPU if there is one), cpu, cuda or cuda:N"
+    )
+    group.add_argument(
+        "--batch-size", type=int, default=64, metavar="N", help="pictures in one pass of the net; default: 64"
+    )
+    group.add_argument(
+        "--workers", type=int, metavar="N", help="threads that decode pictures; default: one for each core"
+    )
+    group.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "bf16", "fp16"),
+        help="float32 (TF32 off) defines the codes; the others are faster on a GPU and say how many bits they flip",
+    )
+    group.add_argument(
+        "--on-error",
+        default="stop",
+        choices=("stop", "skip", "zero"),
+        help="a picture that cannot be read: stop (default), leave it out, or give it a code of zeros",
+    )
+
+
 def chosen_model(args: argparse.Namespace, *, features: str | None = None) -> Model:
     """The model that --model or --net names, with all the other options change; ``features`` is a second blob."""
     from caffe2torch import zoo

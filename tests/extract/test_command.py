@@ -131,7 +131,7 @@ def test_interrupt_says_how_to_go_on(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(command._Progress, "__call__", interrupt)
+        patch.setattr(command.Steps, "__call__", interrupt)
         assert main(["extract", str(pictures), "--batch-size", "4"]) == 130
     assert "the same command with --resume goes on" in capsys.readouterr().err
     assert main(["extract", str(pictures), "--batch-size", "4", "--resume"]) == 0
