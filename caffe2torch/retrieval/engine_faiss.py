@@ -22,19 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from caffe2torch.cores import cores
 from caffe2torch.errors import MissingPackageError
 from caffe2torch.retrieval.codes import Packed
-from caffe2torch.retrieval.engine_numpy import SORT_ALL, sort_all
-from caffe2torch.retrieval.hamming import (
-    Distances,
-    Neighbours,
-    Popcount,
-    Positions,
-    Words,
-    as_words,
-)
-from caffe2torch.retrieval.scan import PAIRS, Kernel, Scan
+from caffe2torch.retrieval.engine_numpy import SORT_ALL, NumpyEngine, sort_all
+from caffe2torch.retrieval.hamming import Distances, Positions, Words
+from caffe2torch.retrieval.scan import PAIRS, Kernel
 from caffe2torch.retrieval.threads import in_threads
 
 QUERIES_PER_TASK = 16
@@ -47,24 +39,18 @@ PLACES_PER_TASK = 1 << 20
 """Queries are counted together as long as they take no more than this, which stays in the cache."""
 
 
-class FaissEngine:
-    """Exhaustive search over (N, width) packed codes; the codes are read in place where their form allows."""
+class FaissEngine(NumpyEngine):
+    """numpy's engine with faiss for what faiss does faster."""
 
     name = "faiss"
 
     def __init__(self, packed: Packed, bits: int, *, threads: int | None = None) -> None:
         self._faiss = load_faiss()
-        self.bits = bits
-        self.words = self._widened(packed)
-        self.threads = threads or cores()
-        self._scan = Scan(self.words, bits, self._kernel, threads=self.threads)
-
-    def __len__(self) -> int:
-        return len(self.words)
+        super().__init__(packed, bits, threads=threads)
 
     def search(self, queries: Packed, k: int) -> tuple[Positions, Distances]:
         """The k nearest of each of (Q, width) queries, as (Q, k) positions and distances; k is at most N."""
-        words = self._widened(queries)
+        words = self.as_words(queries)
         places = k * (64 * self.words.shape[1] + 1)
         if len(self) <= FEW_CODES and places <= MOST_PLACES:
             return self._count(words, k, block=max(1, min(QUERIES_PER_TASK, PLACES_PER_TASK // places)))
@@ -72,14 +58,13 @@ class FaissEngine:
             return self._scan.search(words, k)
         return sort_all(self.words, words, 64 * self.words.shape[1], k, threads=self.threads)
 
-    def within(self, queries: Packed, radius: int) -> Neighbours:
-        """All codes at a distance of at most ``radius`` of each query."""
-        return self._scan.within(self._widened(queries), radius)
+    def as_words(self, packed: Packed) -> Words:
+        """As rows of 64-bit words, which all of faiss' functions take."""
+        words = super().as_words(packed)
+        return words if words.dtype == np.uint64 else words.astype(np.uint64)
 
-    def _kernel(self) -> Kernel:
-        if self.words.shape[1] in WORDS_OF_HAMMINGS:
-            return FaissKernel(self._faiss)
-        return Popcount(self.words, self.bits, PAIRS)
+    def kernel(self) -> Kernel:
+        return FaissKernel(self._faiss) if self.words.shape[1] in WORDS_OF_HAMMINGS else super().kernel()
 
     def _count(self, queries: Words, k: int, *, block: int) -> tuple[Positions, Distances]:
         """faiss' counting selection."""
@@ -96,11 +81,6 @@ class FaissEngine:
         for _ in in_threads(work, len(queries), threads=threads, block=block):
             pass
         return positions, distances
-
-    def _widened(self, packed: Packed) -> Words:
-        """As rows of 64-bit words, which all of faiss' functions take."""
-        words = as_words(packed, self.bits)
-        return words if words.dtype == np.uint64 else words.astype(np.uint64)
 
 
 class FaissKernel:

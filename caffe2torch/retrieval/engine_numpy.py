@@ -14,7 +14,7 @@ from caffe2torch.retrieval.hamming import (
     Words,
     as_words,
 )
-from caffe2torch.retrieval.scan import PAIRS, Scan
+from caffe2torch.retrieval.scan import PAIRS, Kernel, Scan
 from caffe2torch.retrieval.threads import in_threads
 
 QUERIES_PER_TASK = 16
@@ -29,23 +29,31 @@ class NumpyEngine:
 
     def __init__(self, packed: Packed, bits: int, *, threads: int | None = None) -> None:
         self.bits = bits
-        self.words = as_words(packed, bits)
+        self.words = self.as_words(packed)
         self.threads = threads or cores()
-        self._scan = Scan(self.words, bits, lambda: Popcount(self.words, bits, PAIRS), threads=self.threads)
+        self._scan = Scan(self.words, bits, self.kernel, threads=self.threads)
 
     def __len__(self) -> int:
         return len(self.words)
 
     def search(self, queries: Packed, k: int) -> tuple[Positions, Distances]:
         """The k nearest of each of (Q, width) queries, as (Q, k) positions and distances; k is at most N."""
-        words = as_words(queries, self.bits)
+        words = self.as_words(queries)
         if k * SORT_ALL > len(self.words):
             return sort_all(self.words, words, self.bits, k, threads=self.threads)
         return self._scan.search(words, k)
 
     def within(self, queries: Packed, radius: int) -> Neighbours:
         """All codes at a distance of at most ``radius`` of each query."""
-        return self._scan.within(as_words(queries, self.bits), radius)
+        return self._scan.within(self.as_words(queries), radius)
+
+    def as_words(self, packed: Packed) -> Words:
+        """Codes in the form that is searched."""
+        return as_words(packed, self.bits)
+
+    def kernel(self) -> Kernel:
+        """What computes distances, for one thread."""
+        return Popcount(self.words, self.bits, PAIRS)
 
 
 def sort_all(codes: Words, queries: Words, bits: int, k: int, *, threads: int) -> tuple[Positions, Distances]:

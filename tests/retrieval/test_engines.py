@@ -25,7 +25,7 @@ class CountingFaiss(FaissEngine):
     """Always by faiss' counting selection, which is otherwise taken for few codes."""
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        return self._count(self._widened(queries), k, block=3)
+        return self._count(self.as_words(queries), k, block=3)
 
 
 MAKERS: dict[str, Make] = {
