@@ -5,27 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from caffe2torch.extract import Model, extract
 from caffe2torch.retrieval.codes import Codes
 from caffe2torch.retrieval.readers import read_codes
+from pictures import draw
 
 COUNT = 12
-
-
-def draw(path: Path, seed: int, size: tuple[int, int] = (40, 50)) -> Path:
-    """A smooth colour gradient with a few random ellipses."""
-    rng = np.random.RandomState(seed)
-    image = cv2.resize(rng.randint(0, 256, (3, 3, 3), np.uint8), size[::-1], interpolation=cv2.INTER_CUBIC)
-    for _ in range(4):
-        centre, axes = rng.randint(0, 40, 2).tolist(), rng.randint(3, 20, 2).tolist()
-        cv2.ellipse(image, centre, axes, int(rng.randint(180)), 0, 360, rng.randint(0, 256, 3).tolist(), cv2.FILLED)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), image)
-    return path
 
 
 @dataclass(frozen=True)

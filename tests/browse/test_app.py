@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from browse.conftest import Database, draw, naive_ranking
+from browse.conftest import Database, naive_ranking
 from browse.parsed import parse
 from caffe2torch.browse.app import HEADERS, MOST_RESULTS, make_app
 from caffe2torch.browse.gallery import Gallery
@@ -21,6 +21,7 @@ from caffe2torch.browse.serving import is_local, own_names
 from caffe2torch.browse.upload import MAX_PIXELS, Uploads
 from caffe2torch.extract import Hasher
 from caffe2torch.retrieval.readers import read_codes
+from pictures import draw
 
 pytest.importorskip("flask")
 

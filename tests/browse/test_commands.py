@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from browse.conftest import Database, draw, naive_ranking
+from browse.conftest import Database, naive_ranking
 from browse.parsed import parse
 from caffe2torch import zoo
 from caffe2torch.cli import main
 from caffe2torch.extract import extract
 from caffe2torch.retrieval.readers import read_codes
+from pictures import draw
 
 
 @pytest.fixture(autouse=True)

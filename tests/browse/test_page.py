@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from browse.conftest import Database, draw, naive_ranking
+from browse.conftest import Database, naive_ranking
 from browse.parsed import Node, parse
 from caffe2torch.browse.answers import Query
 from caffe2torch.browse.gallery import Gallery, Wanted
@@ -23,6 +23,7 @@ from caffe2torch.browse.strip import strip
 from caffe2torch.errors import UsageError
 from caffe2torch.retrieval.codes import Codes
 from caffe2torch.retrieval.index import Index
+from pictures import draw
 
 HOSTILE = "a\"b'c<script>alert(1)</script>&amp;/</title>\u202e\udcff\x1b[31m\n.png"
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from browse.conftest import Database, draw, naive_ranking
+from browse.conftest import Database, naive_ranking
 from caffe2torch.browse.answers import Query
 from caffe2torch.browse.gallery import Gallery, Wanted, read_label_names
 from caffe2torch.browse.page import page
@@ -27,6 +27,7 @@ from caffe2torch.extract import Hasher, Model, extract
 from caffe2torch.retrieval.codes import Codes
 from caffe2torch.retrieval.index import Index
 from caffe2torch.retrieval.readers import read_codes
+from pictures import draw
 
 
 def unused() -> Hasher:

@@ -16,7 +16,7 @@ import pytest
 from caffe2torch.errors import OutputError
 from caffe2torch.extract import Model, extract
 from caffe2torch.retrieval.readers import read_codes
-from extract.conftest import draw
+from pictures import draw
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
