@@ -75,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--snapshot brings its own weights: leave --weights out, or leave out --snapshot to fine-tune")
     if args.max_iter is not None and args.max_iter < 0:
         raise UsageError(f"--max-iter {args.max_iter}: expected at least 0")
+    if args.workers is not None and args.workers < 0:
+        raise UsageError(f"--workers {args.workers}: expected at least 0")
     from caffe2torch.devices import exact_float32
     from caffe2torch.solver import group
     from caffe2torch.solver.signals import listening

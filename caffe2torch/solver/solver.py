@@ -21,6 +21,7 @@ from caffe2torch.solver.learnables import Updater
 from caffe2torch.solver.nets import BadBatch, Fed, Place, open_net, share
 from caffe2torch.solver.policy import LearningRate
 from caffe2torch.solver.settings import Settings
+from caffe2torch.solver.smoothing import SmoothedLoss
 from caffe2torch.solver.snapshot import check_place, restore_weights, write_snapshot
 from caffe2torch.solver.state import SolverState, read_state
 
@@ -55,6 +56,11 @@ class Solver:
         self.place, self.events = place or Place(torch.device("cpu")), events or Events()
         self.group = self.place.group
         self.iteration = 0
+        self.last_snapshot: Path | None = None
+        self._unsaved = False
+        """Whether the last snapshot on the way could not be written."""
+        self._begun: tuple[int, ...] | None = None
+        """Batches taken when the iteration began that is not done yet, which is where a snapshot goes on."""
         self.wish: Callable[[], Wish] = lambda: Wish.NONE
         """Asked after every iteration and every batch of a test: what a signal from outside wants."""
         given = self.parameters.random_seed
@@ -107,7 +113,7 @@ class Solver:
         if p.display and self.iteration % p.display == 0:
             with torch.no_grad():
                 _, loss = self._forward(self.train)
-            self.events.displayed(self, self._smooth(loss.item()), None)
+            self.events.displayed(self, self._smoothed.add(self.iteration, loss.item()), None)
         if p.test_interval and self.iteration % p.test_interval == 0:
             self.test_all()
         self.events.ended(self, stopped=False)
@@ -116,8 +122,7 @@ class Solver:
     def step(self, iterations: int) -> bool:
         """Go on for some iterations; True when it was stopped before."""
         p = self.parameters
-        self._losses: list[float] = []
-        self._start, self._smoothed = self.iteration, 0.0
+        self._smoothed = SmoothedLoss(p.average_loss, self.iteration)
         for _ in range(iterations):
             self._begun = self._batches()
             tested = p.test_interval and self.iteration % p.test_interval == 0
@@ -133,11 +138,12 @@ class Solver:
                 total += loss.item()
                 self.events.passed(self, outputs)
             total, stop, save = self._agree(total / p.iter_size)
-            smoothed = self._smooth(total)
+            smoothed = self._smoothed.add(self.iteration, total)
             if p.display and self.iteration % p.display == 0:
                 self.events.displayed(self, smoothed, self.scores(self.train.net, outputs))
             if not math.isfinite(total):
-                raise TrainingError(self._diverged(total, outputs))
+                bad = [blob for blob, value in outputs.items() if not bool(torch.isfinite(value).all())]
+                raise self._diverged(f"the loss is {total} ({', '.join(bad) or 'its sum'} is not finite)")
             self._update(total)
             self.iteration += 1
             self._begun = None
@@ -176,7 +182,7 @@ class Solver:
 
     def _rescued(self) -> str:
         """Save what was learned so far; says where it is."""
-        if not self.group.first or self.iteration == self._start:
+        if not self.group.first or self.iteration == self._smoothed.start:
             return ""
         try:
             return f"; what {self.iteration} iterations have learned is in {self.snapshot()[1]}: go on with --snapshot"
@@ -188,33 +194,12 @@ class Solver:
             outputs = fed.forward()
             return outputs, fed.net.loss(outputs)
 
-    def _smooth(self, loss: float) -> float:
-        """The mean of the last ``average_loss`` losses, summed up in Caffe's way."""
-        size = self.parameters.average_loss
-        if len(self._losses) < size:
-            self._losses.append(loss)
-            count = len(self._losses)
-            self._smoothed = (self._smoothed * (count - 1) + loss) / count
-        else:
-            index = (self.iteration - self._start) % size
-            self._smoothed += (loss - self._losses[index]) / size
-            self._losses[index] = loss
-        return self._smoothed
-
-    def _diverged(self, loss: float, outputs: dict[str, Tensor]) -> str:
-        bad = [blob for blob, value in outputs.items() if not bool(torch.isfinite(value).all())]
+    def _diverged(self, found: str) -> TrainingError:
         last = f"; the last snapshot is {self.last_snapshot}" if self.last_snapshot else ""
-        return (
-            f"iteration {self.iteration}: the loss is {loss} ({', '.join(bad) or 'its sum'} is not finite): the "
-            f"training has diverged. Lower base_lr (now {self.parameters.base_lr:g}), set clip_gradients, or look for "
-            f"input values or labels that are wrong{last}"
+        return TrainingError(
+            f"iteration {self.iteration}: {found}: the training has diverged. Lower base_lr (now "
+            f"{self.parameters.base_lr:g}), set clip_gradients, or look for input values or labels that are wrong{last}"
         )
-
-    last_snapshot: Path | None = None
-    _unsaved = False
-    """Whether the last snapshot on the way could not be written."""
-    _begun: tuple[int, ...] | None = None
-    """Batches taken when the iteration began that is not done yet, which is where a snapshot goes on."""
 
     def _batches(self) -> tuple[int, ...]:
         return tuple(fed.feed.batches if fed.feed else 0 for fed in (self.train, *self.tests))
@@ -265,7 +250,13 @@ class Solver:
         return means
 
     def snapshot(self) -> tuple[Path, Path]:
-        """Write weights and state; returns their paths. The files of an earlier snapshot stay."""
+        """Write weights and state; returns their paths. The files of an earlier snapshot stay.
+
+        Raises OutputError, and TrainingError for weights that are not finite, which nobody could go on from.
+        """
+        bad = [blob.name for blob in self.updater.learnables if not bool(torch.isfinite(blob.value).all())]
+        if bad:
+            raise self._diverged(f"parameter {bad[0]} is not finite")
         state = SolverState(
             self.iteration,
             self.rate.step,

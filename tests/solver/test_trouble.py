@@ -36,6 +36,16 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
         solver(tmp_path, "base_lr: 1e30").step(10)
 
 
+def test_weights_that_are_not_finite_replace_no_snapshot(tmp_path: Path) -> None:
+    one = solver(tmp_path, "snapshot: 1")
+    one.step(1)
+    with torch.no_grad():
+        one.train.net.layer("ip2").bias[0] = float("inf")
+    with pytest.raises(TrainingError, match=r"parameter ip2:1 is not finite.* last snapshot is .*iter_1\.solverstate"):
+        one.snapshot()
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
 def test_a_net_without_a_loss_is_refused(tmp_path: Path) -> None:
     net = NET.replace('type: "SoftmaxWithLoss"', 'type: "Accuracy"')
     with pytest.raises(GraphError, match=r"net\.prototxt: the training net has no loss"):
