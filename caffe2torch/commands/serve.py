@@ -35,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Open everything, so that what is wrong shows before the first visitor, then serve."""
-    from caffe2torch.browse.app import MOST_RESULTS, make_app, need_flask
+    from caffe2torch.browse.app import make_app
     from caffe2torch.browse.gallery import Wanted
+    from caffe2torch.browse.responses import MOST_RESULTS, need_flask
     from caffe2torch.browse.serving import is_local, make_server, own_names
     from caffe2torch.browse.serving import run as serve
     from caffe2torch.browse.upload import Uploads

@@ -14,8 +14,9 @@ import pytest
 
 from browse.conftest import Database, naive_ranking
 from browse.parsed import parse
-from caffe2torch.browse.app import HEADERS, MOST_RESULTS, make_app
+from caffe2torch.browse.app import HEADERS, make_app
 from caffe2torch.browse.gallery import Gallery
+from caffe2torch.browse.responses import MOST_RESULTS
 from caffe2torch.browse.same_model import Given, recorded_model
 from caffe2torch.browse.serving import is_local, own_names
 from caffe2torch.browse.upload import MAX_PIXELS, Uploads
