@@ -5,14 +5,18 @@ that what else the machine does weighs little and on both. A layer not listed mo
 files, or has no counterpart in torch alone (ROIPooling, PriorBox, DetectionOutput). Eltwise MAX takes the second bottom
 where the first is NaN, which torch.where can say and torch.maximum, much faster, cannot: it is compared with both.
 
-Run: ``python benchmarks/bench_layers.py [--only LRN] [--rounds 15]``. Target: at most 1.3 x anywhere.
+Small layers are faster or slower from process to process, as their memory happens to lie: so it is several of them.
+
+Run: ``python benchmarks/bench_layers.py [--only LRN] [--rounds 15] [--processes 3]``. Target: at most 1.3 x anywhere.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 import warnings
@@ -380,32 +384,38 @@ MEMORY = {"MALLOC_MMAP_THRESHOLD_": 1 << 30, "MALLOC_TRIM_THRESHOLD_": 1 << 32, 
 side or the other as chance has it: these keep it."""
 
 
-def keep_memory() -> None:
-    """Start again with MEMORY in the environment, where it is not."""
-    if not MEMORY.keys() <= os.environ.keys():
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {k: str(v) for k, v in MEMORY.items()})
+def in_process(options: argparse.Namespace) -> list[list[tuple[str, float, float, float]]]:
+    """The figures of all rows, measured in a process of their own."""
+    command = [sys.executable, __file__, "--only", options.only, "--rounds", str(options.rounds), "--processes", "0"]
+    environment = os.environ | {name: str(value) for name, value in MEMORY.items()}
+    found = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(found.stdout)
 
 
 def main() -> None:
-    keep_memory()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="types that contain this")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--processes", type=int, default=3, help="default: 3; 0 measures in this one and prints JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    print(f"torch {torch.__version__}, one thread, medians of {options.rounds} rounds; CPU times in ms")
+    rows = [*WEIGHTED, *POOLED, *ELEMENTWISE, *MOVED, *LOSSES, *recurrences()]
+    rows = [row for row in rows if options.only.lower() in row.type.lower()]
+    if not options.processes:
+        print(json.dumps([measure(row, options.rounds) for row in rows]))
+        return
+    runs = [in_process(options) for _ in range(options.processes)]
+    print(f"torch {torch.__version__}, one thread; CPU times in ms, medians of {len(runs)} x {options.rounds} rounds")
     slow = []
-    for row in [*WEIGHTED, *POOLED, *ELEMENTWISE, *MOVED, *LOSSES, *recurrences()]:
-        if options.only.lower() not in row.type.lower():
-            continue
-        figures = measure(row, options.rounds)
-        print(f"{str(row)[:66]:66s}" + "".join(f"{w:>9s} {a:7.3f} /{b:7.3f} ={r:5.2f}" for w, a, b, r in figures))
-        slow += [
-            f"{row} ({which}) {ratio:.2f}"
-            for which, _, theirs, ratio in figures
-            if ratio > TARGET and theirs > VIEW and not row.differs
-        ]
+    for row, *same in zip(rows, *runs, strict=True):
+        line = f"{str(row)[:66]:66s}"
+        for which, *values in zip(("forward", "both"), *same, strict=False):
+            ours, theirs, ratio = (statistics.median(value[part] for value in values) for part in (1, 2, 3))
+            line += f"{which:>9s} {ours:7.3f} /{theirs:7.3f} ={ratio:5.2f}"
+            if ratio > TARGET and theirs > VIEW and not row.differs:
+                slow.append(f"{row} ({which}) {ratio:.2f}")
+        print(line)
     print(f"over {TARGET} x: " + ("; ".join(slow) or "none"))
 
 
