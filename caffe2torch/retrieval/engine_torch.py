@@ -48,6 +48,7 @@ class TorchEngine:
     def within(self, queries: Packed, radius: int) -> Neighbours:
         """All codes at a distance of at most ``radius`` of each query."""
         parts: list[Pairs] = []
+        radius = min(radius, self.bits)  # a larger number may not fit a tensor
         for first in range(0, len(queries), QUERIES_PER_BLOCK):
             signs = self._signs(self._carry(queries[first : first + QUERIES_PER_BLOCK]))
             for start in range(0, len(self), self.rows):

@@ -199,3 +199,9 @@ def test_unknown_engines_are_refused(name: str) -> None:
 def test_torch_takes_a_device() -> None:
     engine: Callable[..., Engine] = engine_maker("torch:cpu")
     assert engine(draw_codes(5, 8, distinct=5), 8).name == "torch"
+
+
+@every_engine
+def test_a_radius_beyond_all_numbers_of_a_machine_finds_everything(make: Make) -> None:
+    codes = draw_codes(20, 12, distinct=9)
+    assert [len(found[0]) for found in map(make(codes, 12).within(codes[:2], 10**20).__getitem__, range(2))] == [20, 20]
