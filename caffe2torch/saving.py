@@ -8,7 +8,8 @@ loaded and saved again is the same to the byte.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,16 +80,14 @@ def save(
     check_absent(targets, force=force)
     message, arrays = to_caffe(net)
     text = prototxt_text(state_message(net), syntax or "V2") if prototxt is not None else ""
-    report = SaveReport()
-    if weights is not None and like is not None:
-        done = write_like(Path(like), Path(weights), arrays, aliases=aliases, allow_missing=allow_missing)
-        report = SaveReport(*done)
-    elif weights is not None:
-        write_weights(Path(weights), message, arrays, syntax=syntax or "V2")
-        report = SaveReport(saved=tuple(arrays))
-    if prototxt is not None:
-        write_text(Path(prototxt), text)
-    return report
+    with nullcontext() if prototxt is None else text_file(Path(prototxt), text):
+        if weights is not None and like is not None:
+            done = write_like(Path(like), Path(weights), arrays, aliases=aliases, allow_missing=allow_missing)
+            return SaveReport(*done)
+        if weights is not None:
+            write_weights(Path(weights), message, arrays, syntax=syntax or "V2")
+            return SaveReport(saved=tuple(arrays))
+    return SaveReport()
 
 
 def to_caffe(net: CaffeNet) -> tuple[Message, dict[str, list[Array]]]:
@@ -150,10 +149,12 @@ def prototxt_text(message: Message, syntax: str = "V2") -> str:
     return to_text(downgrade_net(message) if syntax == "V1" else message)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, complete or not at all."""
+@contextmanager
+def text_file(path: Path, text: str) -> Iterator[None]:
+    """Write a text file that is there once the block has come to its end; not where the block raises."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, "utf-8")
+        yield
 
 
 def is_hdf5_name(path: Path) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import inspect
 import io
 import warnings
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.onnx import symbolic_helper
 
 from caffe2torch.errors import Caffe2TorchError, MissingPackageError, OutputError
 from caffe2torch.export import helpers
@@ -62,6 +63,23 @@ def _largest(x: Tensor, count: int, axis: int) -> tuple[Tensor, Tensor]:
     return found.values, found.indices
 
 
+def _addcmul(g: Any, total: Any, a: Any, b: Any, value: Any = None) -> Any:
+    """x + a * b: the exporter's own has a float32 factor in it, which makes float32 of all that follows."""
+    product = g.op("Mul", a, b)
+    if value is not None and float(symbolic_helper._parse_arg(value, "f")) != 1.0:
+        raise NotImplementedError("addcmul with a factor")
+    return g.op("Add", total, product)
+
+
+@contextmanager
+def _own_symbolics() -> Iterator[None]:
+    torch.onnx.register_custom_op_symbolic("aten::addcmul", _addcmul, OPSET)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.onnx.unregister_custom_op_symbolic("aten::addcmul", OPSET)  # type: ignore[attr-defined]
+
+
 _REPLACED = {"lrn": _lrn, "largest": _largest, "window_sums": _window_sums}
 """What stands for helpers of the source that the exporter cannot say, or says wrongly."""
 
@@ -74,7 +92,7 @@ def write_onnx(path: Path, source: Source, state: Mapping[str, Tensor], *, half:
     names, outputs, axes = _ends(source, pictures=pictures)
     with atomic_path(path) as temporary:
         try:
-            with torch.no_grad(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            with torch.no_grad(), warnings.catch_warnings(), redirect_stdout(io.StringIO()), _own_symbolics():
                 warnings.simplefilter("ignore")
                 torch.onnx.export(
                     net,

@@ -14,7 +14,7 @@ from caffe2torch.blobs import Array
 from caffe2torch.errors import LayerError
 from caffe2torch.loading import load
 from caffe2torch.net import CaffeNet
-from caffe2torch.saving import prototxt_text, write_text, write_weights
+from caffe2torch.saving import prototxt_text, write_weights
 from caffe2torch.schema import Message
 
 
@@ -40,7 +40,7 @@ def reload(message: Message, weights: Mapping[str, Sequence[Array]], outputs: Se
     """The net as its own files give it back, with these blobs as its outputs."""
     with tempfile.TemporaryDirectory(prefix="caffe2torch-") as folder:
         prototxt, caffemodel = Path(folder) / "net.prototxt", Path(folder) / "net.caffemodel"
-        write_text(prototxt, prototxt_text(message))
+        prototxt.write_text(prototxt_text(message), "utf-8")
         if not weights:
             return load(prototxt).select(*outputs)
         write_weights(caffemodel, message, weights)

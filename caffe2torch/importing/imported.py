@@ -11,7 +11,7 @@ from caffe2torch.blobs import Array
 from caffe2torch.importing.check import Check, reload
 from caffe2torch.net import CaffeNet
 from caffe2torch.prototxt import to_text
-from caffe2torch.saving import check_absent, prototxt_text, write_text, write_weights
+from caffe2torch.saving import check_absent, prototxt_text, text_file, write_weights
 from caffe2torch.schema import Message
 
 _BEYOND = {
@@ -71,9 +71,9 @@ class Imported:
         """
         targets = [Path(path) for path in (prototxt, weights) if path is not None]
         check_absent(targets, force=force)
-        write_text(targets[0], prototxt_text(self.message, syntax))
-        if weights is not None:
-            write_weights(targets[1], self.message, self.weights, syntax=syntax)
+        with text_file(targets[0], prototxt_text(self.message, syntax)):
+            if weights is not None:
+                write_weights(targets[1], self.message, self.weights, syntax=syntax)
 
 
 def beyond(message: Message) -> list[str]:

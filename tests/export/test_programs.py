@@ -74,3 +74,15 @@ def test_a_check_feeds_the_inputs_that_are_left_in_the_file(tmp_path: Path) -> N
     (file,) = convert(net, tmp_path / "out", settings=Settings(("onnx",))).files
     assert file.check is not None
     assert file.check.equal
+
+
+def test_half_precision_stays_half_in_onnx_behind_a_scale(tmp_path: Path) -> None:
+    onnx_package = pytest.importorskip("onnx")
+    text = 'layer { name: "a" type: "Input" top: "a" input_param { shape { dim: 2 dim: 3 dim: 5 dim: 5 } } }\n'
+    text += 'layer { name: "s" type: "Scale" bottom: "a" top: "s" scale_param { bias_term: true } }\n'
+    text += 'layer { name: "c" type: "Convolution" bottom: "s" top: "c" '
+    text += "convolution_param { num_output: 4 kernel_size: 3 } }"
+    source = write_source(text_net(tmp_path, text))
+    onnx.write_onnx(tmp_path / "l.onnx", source, forms.halved(source.state), half=True, pictures=False)
+    kernels = [t for t in onnx_package.load(tmp_path / "l.onnx").graph.initializer if len(t.dims) == 4]
+    assert [t.data_type for t in kernels] == [onnx_package.TensorProto.FLOAT16]

@@ -289,3 +289,11 @@ def test_options_that_contradict_each_other_are_refused(net: CaffeNet, tmp_path:
         caffe2torch.save(net, tmp_path / "x", syntax="V3")
     with pytest.raises(UsageError, match="would be the same file"):
         caffe2torch.save(net, tmp_path / "x", tmp_path / "x")
+
+
+def test_both_files_or_none(net: CaffeNet, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", "utf-8")
+    for prototxt, weights in (("file/x.prototxt", "x.caffemodel"), ("x.prototxt", "file/x.caffemodel")):
+        with pytest.raises(OutputError):
+            caffe2torch.save(net, tmp_path / prototxt, tmp_path / weights)
+        assert not list(tmp_path.glob("x.*"))
