@@ -69,7 +69,7 @@ def test_the_other_forms_take_any_batch(net: CaffeNet, tmp_path: Path, form: str
     (file,) = result.files
     assert file.check is not None
     assert file.check.relative <= tolerance
-    x = torch.randn(1, 3, 9, 9)
+    x = torch.randn(1, 3, 9, 9, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         (expected,) = net(x).values()
     if form == "pt2":
@@ -78,7 +78,7 @@ def test_the_other_forms_take_any_batch(net: CaffeNet, tmp_path: Path, form: str
     if form == "onnx":
         onnxruntime = pytest.importorskip("onnxruntime")
         found = onnxruntime.InferenceSession(str(file.path)).run(["prob"], {"data": x.numpy()})[0]
-        assert np.allclose(found, expected.numpy(), atol=1e-5)
+        assert np.allclose(found, expected.numpy(), atol=5e-5)  # a softmax of logits in the tens
 
 
 def test_a_state_dict_loads_with_weights_only(net: CaffeNet, tmp_path: Path) -> None:
