@@ -94,9 +94,10 @@ def codes(release: Release, root: Path | None, explicit: Mapping[str, str]) -> d
     if not release.codes:
         return {}
     how = "`python tools/fetch_reference.py FOLDER` fetches them; then give --reference FOLDER (or --codes TRAIN TEST)"
-    if root is None:
+    start = zoo.data_root() if release.bundled else root
+    if start is None:
         raise FormatError(f"the released codes of {release.model} are not here: {how}")
-    found = {part: str(root / release.codes[part]) for part in PARTS}
+    found = {part: str(start / release.codes[part]) for part in PARTS}
     for place in found.values():
         if not Path(place.partition("#")[0]).is_file():
             raise FormatError(f"{place}: the released codes of {release.model} are not here: {how}")

@@ -37,7 +37,10 @@ class Known:
 
 @dataclass(frozen=True)
 class Release:
-    """One release. ``codes`` is empty where no codes are public; ``jpeg`` counts passes through JPEG."""
+    """One release. ``codes`` is empty where no codes are public; ``jpeg`` counts passes through JPEG.
+
+    ``bundled`` codes come with the model instead of with the reference material.
+    """
 
     model: str
     codes: Mapping[str, str]
@@ -47,6 +50,7 @@ class Release:
     repositories: tuple[str, ...] = ()
     curve: str | None = None
     caution: str = ""
+    bundled: bool = False
     others: tuple[Known, ...] = ()
 
     def figures(self) -> tuple[published.Figure, ...]:
