@@ -1,4 +1,4 @@
-"""Local response normalisation and batch normalisation."""
+"""Batch normalisation."""
 
 from __future__ import annotations
 
@@ -7,91 +7,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from caffe2torch.errors import LayerError
 from caffe2torch.fillers import Filler, fill
-from caffe2torch.layers.registry import Layer, Message, Shape, enum_name, parameter, register
-
-
-@register("LRN")
-class LRN(Layer):
-    """x / (k + alpha / n * sum of squares) ^ beta.
-
-    The sum runs over ``size`` neighbouring channels (n = size), or with ``within_channel`` over a size x size square of
-    the plane (n = size^2; there k is always 1, as in Caffe). Values outside the blob count as 0.
-    """
-
-    def __init__(
-        self,
-        size: int = 5,
-        *,
-        alpha: float = 1.0,
-        beta: float = 0.75,
-        k: float = 1.0,
-        within_channel: bool = False,
-    ) -> None:
-        super().__init__()
-        if size < 1 or size % 2 == 0:
-            raise LayerError(f"local_size is {size}: expected an odd number")
-        self.size, self.alpha, self.beta, self.within_channel = size, alpha, beta, within_channel
-        self.k = 1.0 if within_channel else k
-
-    @classmethod
-    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> LRN:
-        p = layer.lrn_param
-        if len(bottom_shapes[0]) != 4:
-            raise LayerError(f"the bottom has shape {bottom_shapes[0]}: expected 4 axes (N, C, H, W)")
-        within = enum_name(p, "norm_region") == "WITHIN_CHANNEL"
-        made = cls(p.local_size, alpha=p.alpha, beta=p.beta, k=p.k, within_channel=within)
-        if not within and list(layer.top) != list(layer.bottom):
-            made.backward_reads = frozenset({"top"})
-        return made
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.dtype in (torch.float16, torch.bfloat16):
-            # Activations of the first layers exceed 256, whose square float16 cannot hold.
-            return self._normalise(x.float()).to(x.dtype)
-        return self._normalise(x)
-
-    def caffe_backward(self, gradient: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
-        scale = self._scale(bottom)
-        pulled = self._over_channels(gradient * top / scale) * (2.0 * self.alpha * self.beta / self.size)
-        return gradient * _inverse_power(scale, self.beta) - bottom * pulled
-
-    def _normalise(self, x: Tensor) -> Tensor:
-        return x * _inverse_power(self._scale(x), self.beta)
-
-    def _scale(self, x: Tensor) -> Tensor:
-        square = x * x
-        if not self.within_channel:
-            return self._over_channels(square).mul_(self.alpha / self.size).add_(self.k)
-        half = min(self.size // 2, max(x.shape[2:]))  # a larger window would only see more zeros
-        size = 2 * half + 1
-        # Windows that overlap the border still divide by size^2: padding counts.
-        return F.avg_pool2d(square, size, 1, half).mul_(self.alpha * (size / self.size) ** 2).add_(self.k)
-
-    def _over_channels(self, x: Tensor) -> Tensor:
-        """The sums over ``size`` neighbouring channels."""
-        half = min(self.size // 2, x.shape[1])
-        # Summing a window view costs a fifth of what local_response_norm does with avg_pool3d.
-        return F.pad(x, (0, 0, 0, 0, half, half)).unfold(1, 2 * half + 1, 1).sum(-1)
-
-    def extra_repr(self) -> str:
-        region = "within channel" if self.within_channel else "across channels"
-        return f"{self.size}, alpha={self.alpha:g}, beta={self.beta:g}, k={self.k:g}, {region}"
-
-
-def _inverse_power(scale: Tensor, beta: float) -> Tensor:
-    """scale ^ -beta; the usual exponents go by square roots, several times faster than pow."""
-    if beta == 0.75:
-        root = scale.rsqrt()
-        return root * root.sqrt()
-    if beta == 0.5:
-        return scale.rsqrt()
-    if beta == 1.0:
-        return scale.reciprocal()
-    return scale.pow(-beta)
+from caffe2torch.layers.registry import Layer, Message, Shape, parameter, register
 
 
 @register("BatchNorm")

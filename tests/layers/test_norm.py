@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from caffe2torch.errors import LayerError
-from caffe2torch.layers.norm import LRN, BatchNorm
+from caffe2torch.layers.lrn import LRN
+from caffe2torch.layers.norm import BatchNorm
 from caffe2torch.layers.registry import Layer
 
 from . import opencv

@@ -11,8 +11,9 @@ from torch import Tensor
 from caffe2torch.export import helpers
 from caffe2torch.export.names import number
 from caffe2torch.export.printing import Call, printer
+from caffe2torch.layers.lrn import LRN
 from caffe2torch.layers.mvn import MVN
-from caffe2torch.layers.norm import LRN, BatchNorm, FusedBatchNorm
+from caffe2torch.layers.norm import BatchNorm, FusedBatchNorm
 from caffe2torch.layers.scale import Bias, Scale
 from caffe2torch.layers.segmentation import BN, PSPNetBN
 from caffe2torch.layers.ssd import Normalize
