@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "caffe2torch"
 # Each level may import from its own and the levels before it.
 LEVELS = [
     {"errors", "__init__"},
-    {"schema", "wire", "figures", "files", "cores", "matlab_v5", "retrieval"},
+    {"schema", "wire", "figures", "files", "cores", "memory", "matlab_v5", "retrieval"},
     {"prototxt", "upgrade", "blobs"},
     {"graph", "caffemodel", "hdf5", "binaryproto", "preprocess", "data"},
     {"zoo", "download"},
