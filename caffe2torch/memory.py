@@ -14,8 +14,8 @@ def keep_freed_memory() -> None:
     """Let glibc keep what is freed for whatever needs memory next, and take it from the system in huge pages.
 
     Otherwise each blob of 32 MB or more goes back to the system when it is freed and comes back as pages to be zeroed
-    one by one: a third of a training step of AlexNet, half of its forward pass. For programs, before their first tensor; the process keeps the
-    most it ever held. Without glibc nothing changes.
+    one by one: a third of a training step of AlexNet, half of its forward pass. For programs, before their first
+    tensor; the process keeps the most it ever held. Without glibc nothing changes.
     """
     if not sys.platform.startswith("linux"):
         return
