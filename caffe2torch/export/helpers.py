@@ -16,11 +16,12 @@ from torch.nn import functional as F
 def lrn(x: Tensor, size: int, alpha: float, beta: float, k: float = 1.0) -> Tensor:
     """Local response normalisation over ``size`` neighbouring channels: x / (k + alpha / size * sum of squares)^beta.
 
-    The same as F.local_response_norm, several times faster.
+    The same as F.local_response_norm, several times faster. The sum runs from the first channel to the last.
     """
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     half = min(size // 2, x.shape[1])
-    total = F.pad(wide * wide, (0, 0, 0, 0, half, half)).unfold(1, 2 * half + 1, 1).sum(-1)
+    first, *others = F.pad(wide * wide, (0, 0, 0, 0, half, half)).unfold(1, 2 * half + 1, 1).unbind(-1)
+    total = sum(others, first)
     return (wide * inverse_power(total * (alpha / size) + k, beta)).to(x.dtype)
 
 

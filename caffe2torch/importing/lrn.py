@@ -7,12 +7,12 @@ and the power may be taken by square roots. Sums that are used otherwise become 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from caffe2torch.importing.builder import Builder, MadeLayer, Origin
-from caffe2torch.importing.values import Value
+from caffe2torch.importing.values import PENDING, Operand, Refused, Value
 from caffe2torch.schema import Message
 
 SUMS = "(sums over channels)"
@@ -22,6 +22,27 @@ SUMS = "(sums over channels)"
 def channel_sums(net: Builder, x: Value, size: int) -> Value:
     """The sums over windows of ``size`` neighbouring channels, as many channels as before."""
     return net.add(SUMS, [x], x.shape, lrn_param={"local_size": size}, convolution_param={"num_output": x.shape[1]})
+
+
+def window_values(net: Builder, windows: Value) -> list[Value]:
+    """The first value of every window, the second, ...: an LRN written out may add them up one after the other."""
+    (size,) = windows.amounts
+    shape = windows.shape[:-1]
+    if size == 1:
+        return [channel_sums(net, replace(windows, shape=shape, pending="", amounts=()), size)]
+    return [replace(windows, shape=shape, pending="window", amounts=(size, i, i + 1)) for i in range(size)]
+
+
+def joined_windows(net: Builder, a: Operand, b: Operand, factor: float) -> Value:
+    """a + b, where both are neighbouring values of the same windows, added up."""
+    if not (isinstance(a, Value) and isinstance(b, Value) and a.pending == b.pending == "window" and factor == 1.0):
+        raise Refused(PENDING["window"])
+    (size, start, middle), (_, at, stop) = a.amounts, b.amounts
+    if a.blob != b.blob or size != b.amounts[0] or middle != at:
+        raise Refused(PENDING["window"])
+    if stop - start == size:
+        return channel_sums(net, replace(a, pending="", amounts=()), size)
+    return replace(a, amounts=(size, start, stop))
 
 
 def settle(layers: Sequence[MadeLayer], outputs: Collection[str]) -> list[MadeLayer]:

@@ -24,10 +24,11 @@ class Value:
     shape: Shape
     pending: str = ""
     """What is still to be done to the blob, and counted in ``shape`` already: ``pad`` (zeros around the axes after the
-    channels, as many before as after), ``channels`` (zeros around the channels) or ``windows`` (of neighbouring
-    channels, on a last axis); each is a part of some layer of Caffe's, and none by itself."""
+    channels, as many before as after), ``channels`` (zeros around the channels), ``windows`` (of neighbouring
+    channels, on a last axis) or ``window`` (some neighbouring values of each of them, added up); each is a part of some
+    layer of Caffe's, and none by itself."""
     amounts: Shape = ()
-    """How many zeros, for each axis; how long the windows are."""
+    """How many zeros, for each axis; how long the windows are, and which values of theirs are added up (from, to)."""
     lost: bool = False
     """It comes from something that was refused: what uses it is passed over, so that all problems are told at once."""
 
@@ -36,6 +37,7 @@ PENDING = {
     "pad": "its input is padded with zeros, which Caffe does inside a convolution only",
     "channels": "its input has channels of zeros added, which Caffe does inside LRN only",
     "windows": "its input is windows of channels, which Caffe has inside LRN only",
+    "window": "its input is a part of windows of channels, which Caffe has inside LRN only",
 }
 """Why a value that something is pending for cannot be used."""
 

@@ -56,6 +56,15 @@ def test_a_layer_in_use_as_source_gives_what_the_layer_gives(use: Use) -> None:
     assert check.equal or check.relative <= ROUNDED.get(use.type, 0.0), check.text()
 
 
+@pytest.mark.parametrize("size", [1, 3, 5, 7, 9, 33])
+@pytest.mark.parametrize("shape", [(2, 8, 1, 1), (1, 5, 1, 7), (300, 16, 2, 2), (7, 64, 9, 9)], ids=str)
+def test_lrn_adds_the_channels_in_the_order_of_the_layer(size: int, shape: tuple[int, ...]) -> None:
+    """Also where planes are so small, or windows so long, that torch's own sum takes another order."""
+    net = layer_net(f'type: "LRN" lrn_param {{ local_size: {size} beta: 0.5 }}', [shape])
+    _, check = run_written(net, [torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 10])
+    assert check.equal, check.text()
+
+
 def unwritable(use: Use) -> bool:
     """Settings that torch's modules do not have."""
     axes = len(use.shapes[0]) if use.shapes else 0

@@ -153,6 +153,8 @@ ONE: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "adaptive_1d": (lambda x: F.adaptive_avg_pool1d(x.flatten(2), 7), "Flatten Reshape Pooling Flatten"),
     "lrn_written_out": (lambda x: x * (_sums(x * x) * (2e-4 / 3) + 2).rsqrt(), "LRN"),
     "lrn_by_roots": (lambda x: x * ((root := (_sums(x**2) * 0.1 + 1).rsqrt()) * root.sqrt()), "LRN"),
+    "lrn_one_by_one": (lambda x: x * (_sums_one_by_one(x * x) * 0.1 + 1).rsqrt(), "LRN"),
+    "lrn_of_one": (lambda x: x * ((x * x).unfold(1, 1, 1).unbind(-1)[0] * 0.1 + 1).rsqrt(), "LRN"),
     "lrn_that_is_none": (lambda x: x + (_sums(x * x) + 1).rsqrt(), "Eltwise Convolution Power Power Eltwise"),
     "sums_of_channels": (lambda x: _sums(x), "Convolution"),
     "lrn": (lambda x: F.local_response_norm(x, 3, 0.01, 0.6, 2.0), "LRN"),
@@ -174,6 +176,11 @@ ONE: dict[str, tuple[Callable[[Tensor], Any], str]] = {
 
 def _sums(x: Tensor) -> Tensor:
     return F.pad(x, (0, 0, 0, 0, 1, 1)).unfold(1, 3, 1).sum(-1)
+
+
+def _sums_one_by_one(x: Tensor) -> Tensor:
+    first, *others = F.pad(x, (0, 0, 0, 0, 1, 1)).unfold(1, 3, 1).unbind(-1)
+    return sum(others, first)
 
 
 def _added(y: Tensor, x: Tensor) -> Tensor:

@@ -39,6 +39,13 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "reflection": (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), "mode 'reflect'"),
     "padding_elsewhere": (lambda x: F.pad(x, (1, 1)).relu(), "inside a convolution only"),
     "channels_of_zeros": (lambda x: F.pad(x, (0, 0, 0, 0, 1, 1)).relu(), "inside LRN only"),
+    "window_with_a_gap": (lambda x: (parts := _windows(x))[0] + parts[2], "part of windows of channels"),
+    "window_times_two": (
+        lambda x: torch.add((parts := _windows(x))[0], parts[1], alpha=2),
+        "part of windows of channels",
+    ),
+    "some_of_a_window": (lambda x: (parts := _windows(x))[0] + parts[1], "an output: its input is a part of windows"),
+    "windows_of_images": (lambda x: F.pad(x, (0, 0, 0, 0, 1, 1)).unfold(1, 3, 1).unbind(0)[0], "inside LRN only"),
     "windows": (lambda x: x.unfold(2, 3, 1), "windows by themselves"),
     "im2col": (lambda x: F.unfold(x, 3), "in a convolution only"),
     "padding_as_output": (lambda x: F.pad(x, (1, 1)), "inside a convolution only"),
@@ -70,6 +77,10 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
 def _assigned(y: Tensor, x: Tensor | None = None) -> Tensor:
     y[:, 0] = 0 if x is None else x[:, 0]
     return y
+
+
+def _windows(x: Tensor) -> tuple[Tensor, ...]:
+    return F.pad(x, (0, 0, 0, 0, 1, 1)).unfold(1, 3, 1).unbind(-1)
 
 
 def _view_changed(y: Tensor) -> Tensor:

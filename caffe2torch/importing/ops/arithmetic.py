@@ -9,14 +9,17 @@ import torch
 from torch import Tensor
 
 from caffe2torch.importing.builder import Builder
+from caffe2torch.importing.lrn import joined_windows
 from caffe2torch.importing.ops.activation import power
 from caffe2torch.importing.ops.shape import reshape, tile_to
 from caffe2torch.importing.registry import converts
 from caffe2torch.importing.values import Operand, Refused, Shape, Value, number_of
 
 
-@converts("add", "add_", "__add__", "__radd__", "__iadd__")
+@converts("add", "add_", "__add__", "__radd__", "__iadd__", takes=("window",))
 def add(net: Builder, input: Operand, other: Operand, *, alpha: float = 1.0) -> Value:
+    if any(isinstance(x, Value) and x.pending for x in (input, other)):
+        return joined_windows(net, input, other, alpha)
     return _sum(net, input, other, alpha)
 
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from caffe2torch.importing.builder import Builder
+from caffe2torch.importing.lrn import window_values
 from caffe2torch.importing.ops.shape import reshape
 from caffe2torch.importing.registry import converts
-from caffe2torch.importing.values import Operand, Refused, Value, axis_of, blob_of
+from caffe2torch.importing.values import PENDING, Operand, Refused, Value, axis_of, blob_of
 
 
 def pieces(net: Builder, x: Value, axis: int, sizes: Sequence[int], *, part: str = "") -> list[Value]:
@@ -77,16 +78,21 @@ def unfold(net: Builder, input: Operand, dimension: Any, size: Any = None, step:
     x = blob_of(input)
     if step is None or other:
         raise Refused("Caffe does it in a convolution only")  # torch.nn.functional.unfold, another function
-    if not x.pending or axis_of(dimension, len(x.shape)) != 1 or step != 1 or size != 2 * x.amounts[0] + 1:
+    around = x.amounts[0] if x.pending else 0
+    if axis_of(dimension, len(x.shape)) != 1 or step != 1 or size != 2 * around + 1:
         raise Refused("no layer of Caffe gives windows by themselves; use a convolution, a pooling or LRN")
     shape = (x.shape[0], x.shape[1] - size + 1, *x.shape[2:], size)
     return replace(x, shape=shape, pending="windows", amounts=(size,))
 
 
-@converts("unbind", whole=True)
+@converts("unbind", takes=("windows",), whole=True)
 def unbind(net: Builder, input: Operand, dim: int = 0) -> list[Value]:
     x = blob_of(input)
     axis = axis_of(dim, len(x.shape))
+    if x.pending:
+        if axis != len(x.shape) - 1:
+            raise Refused(PENDING[x.pending])
+        return window_values(net, x)
     parts = pieces(net, x, axis, [1] * x.shape[axis], part="parts")
     return [reshape(net, y, (*y.shape[:axis], *y.shape[axis + 1 :])) for y in parts]
 
