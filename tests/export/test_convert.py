@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,6 +15,7 @@ from caffe2torch.caffemodel import write_caffemodel
 from caffe2torch.cli import main
 from caffe2torch.errors import MissingPackageError, OutputError, UnsupportedLayerError, UsageError
 from caffe2torch.export import Settings, convert, table, write_source
+from caffe2torch.export.checking import compare
 from caffe2torch.export.forms import module
 from caffe2torch.export.models import from_zoo
 from caffe2torch.net import CaffeNet
@@ -65,6 +65,8 @@ def test_the_readmes_lines_use_the_model(net: CaffeNet, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form, tolerance", [("pt", 0.0), ("pt2", 0.0), ("onnx", 1e-5)])
 def test_the_other_forms_take_any_batch(net: CaffeNet, tmp_path: Path, form: str, tolerance: float) -> None:
+    with torch.no_grad():
+        net.layer("fc").weight.sub_(1.0)  # around 0: of logits in the hundreds a softmax would magnify the rounding
     result = convert(net, tmp_path / "out", settings=Settings((form,)))
     (file,) = result.files
     assert file.check is not None
@@ -78,7 +80,14 @@ def test_the_other_forms_take_any_batch(net: CaffeNet, tmp_path: Path, form: str
     if form == "onnx":
         onnxruntime = pytest.importorskip("onnxruntime")
         found = onnxruntime.InferenceSession(str(file.path)).run(["prob"], {"data": x.numpy()})[0]
-        assert np.allclose(found, expected.numpy(), atol=5e-5)  # a softmax of logits in the tens
+        assert compare([expected], [torch.from_numpy(found)]).relative <= tolerance
+
+
+def test_each_output_is_measured_by_its_own_largest_value() -> None:
+    large, small = torch.tensor([1e4, -2e4]), torch.tensor([0.25, 0.5])
+    check = compare([large, small], [large, small + 0.125])
+    assert (check.equal, check.largest, check.scale, check.relative) == (False, 0.125, 0.5, 0.25)
+    assert compare([large, small], [large, small.clone()]).equal
 
 
 def test_a_state_dict_loads_with_weights_only(net: CaffeNet, tmp_path: Path) -> None:
