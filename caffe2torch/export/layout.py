@@ -10,6 +10,8 @@ WIDTH = 110
 NESTED = 80
 """Longest assignment that is made by nesting one call in another."""
 
+_STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+
 
 def indented(lines: Iterable[str], depth: int) -> list[str]:
     """The lines further to the right; empty ones stay empty."""
@@ -22,7 +24,7 @@ def wrapped(line: str, depth: int, comment: str = "") -> list[str]:
     tail = f"  # {comment}" if comment else ""
     if len(indent) + len(line) + len(tail) + 4 <= WIDTH:  # methods stand one level deeper
         return [f"{indent}{line}{tail}"]
-    opening = re.search(r"[(\[{]", line)
+    opening = re.search(r"[(\[{]", _masked(line))
     if opening is None or len(indent) + len(line) + 4 <= WIDTH:
         return [f"{indent}{line}{tail}"]
     start, stop = opening.start(), closing(line, opening.start())
@@ -36,11 +38,16 @@ def wrapped(line: str, depth: int, comment: str = "") -> list[str]:
     return [f"{indent}{line[: start + 1]}", *body, f"{indent}{line[stop:]}{tail}"]
 
 
+def _masked(line: str) -> str:
+    """The line with its string literals blanked out: they may hold brackets and commas of a stranger's."""
+    return _STRING.sub(lambda match: "_" * len(match[0]), line)
+
+
 def closing(line: str, start: int) -> int:
     """The index of the bracket that closes the one at ``start``."""
-    level = 0
-    for index in range(start, len(line)):
-        level += (line[index] in "([{") - (line[index] in ")]}")
+    code, level = _masked(line), 0
+    for index in range(start, len(code)):
+        level += (code[index] in "([{") - (code[index] in ")]}")
         if level == 0:
             return index
     raise ValueError(f"no bracket closes that at {start} of {line!r}")
@@ -49,7 +56,7 @@ def closing(line: str, start: int) -> int:
 def split(text: str) -> list[str]:
     """The arguments in ``text``, at the commas outside of brackets."""
     parts, level, start = [], 0, 0
-    for index, character in enumerate(text):
+    for index, character in enumerate(_masked(text)):
         level += (character in "([{") - (character in ")]}")
         if character == "," and level == 0:
             parts.append(text[start:index].strip())

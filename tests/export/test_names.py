@@ -11,7 +11,7 @@ import torch
 
 from caffe2torch.export import Settings, convert, names
 from caffe2torch.export.embed import HELPERS
-from caffe2torch.export.source import write_source
+from caffe2torch.export.source import namespace, write_source
 
 from .running import run_written, text_net
 
@@ -103,6 +103,22 @@ def test_hostile_layer_and_blob_names_are_identifiers_or_strings(tmp_path: Path)
     assert len(source.outputs) == 2
     assert len(source.state) == 2 * len(HOSTILE)  # no name took another's place
     check_program(source.text)
+
+
+@pytest.mark.parametrize("name", ["a,b", "c(", "d)]}", "e'\"[", 'f",\n', "g, {0}: [", "h\\", "#,"])
+@pytest.mark.parametrize("length", [1, 70], ids=["short", "long"])
+def test_names_of_outputs_are_kept_to_the_letter(name: str, length: int, tmp_path: Path) -> None:
+    """Also where the line that returns them is broken: brackets and commas in strings are not code."""
+    names = (name, "z" * length, f"{name},{name}")
+    text = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 2 } } }\n'
+    text += "".join(
+        f'layer {{ name: "r{i}" type: "ReLU" bottom: "data" top: {quoted(n)} }}\n' for i, n in enumerate(names)
+    )
+    net = text_net(tmp_path, text)
+    source, check = run_written(net)
+    assert check.equal
+    check_program(source.text)
+    assert tuple(namespace(source)()(torch.zeros(1, 2))) == names
 
 
 def check_program(text: str) -> None:
