@@ -36,10 +36,31 @@ def clip(net: Builder, x: Value, least: float, most: float, *, part: str = "") -
     return net.add("Clip", [x], x.shape, part=part, clip_param=limits)
 
 
-@converts("relu", "relu_")
-def relu(net: Builder, input: Operand, inplace: bool = False) -> Value:
-    x = blob_of(input)
-    return net.add("ReLU", [x], x.shape)
+def _becomes(layer_type: str, *names: str, **settings: Any) -> None:
+    """Calls of functions of these names become one layer of this type; ``settings`` are fields of LayerParameter."""
+
+    # Not all of them take ``inplace``: torch itself has refused it where it is wrong, since it runs first.
+    @converts(*names)
+    def one_layer(net: Builder, input: Operand, inplace: bool = False) -> Value:
+        x = blob_of(input)
+        return net.add(layer_type, [x], x.shape, **settings)
+
+
+_becomes("ReLU", "relu", "relu_")
+_becomes("ReLU6", "relu6")
+_becomes("Sigmoid", "sigmoid", "sigmoid_", "special_expit")
+_becomes("TanH", "tanh", "tanh_")
+_becomes("HSwish", "hardswish")
+_becomes("HSigmoid", "hardsigmoid")
+_becomes("Swish", "silu")
+_becomes("AbsVal", "abs", "abs_", "absolute", "__abs__")
+_becomes("Exp", "exp", "exp_")
+_becomes("Log", "log", "log_")
+_becomes("Power", "sqrt", "sqrt_", power_param={"power": 0.5})
+_becomes("Power", "rsqrt", "rsqrt_", power_param={"power": -0.5})
+_becomes("Power", "square", "square_", power_param={"power": 2.0})
+_becomes("Power", "reciprocal", "reciprocal_", power_param={"power": -1.0})
+_becomes("Power", "neg", "neg_", "negative", "__neg__", power_param={"scale": -1.0})
 
 
 @converts("leaky_relu", "leaky_relu_")
@@ -82,29 +103,12 @@ def selu(net: Builder, input: Operand, inplace: bool = False) -> Value:
     return power(net, y, scale=1.0507009873554804934193349852946)
 
 
-@converts("sigmoid", "sigmoid_", "special_expit")
-def sigmoid(net: Builder, input: Operand) -> Value:
-    x = blob_of(input)
-    return net.add("Sigmoid", [x], x.shape)
-
-
-@converts("tanh", "tanh_")
-def tanh(net: Builder, input: Operand) -> Value:
-    x = blob_of(input)
-    return net.add("TanH", [x], x.shape)
-
-
-@converts("relu6")
-def relu6(net: Builder, input: Operand, inplace: bool = False) -> Value:
-    x = blob_of(input)
-    return net.add("ReLU6", [x], x.shape)
-
-
 @converts("hardtanh", "hardtanh_")
 def hardtanh(net: Builder, input: Operand, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Value:
+    x = blob_of(input)
     if (min_val, max_val) == (0, 6):  # what torch.nn.ReLU6 calls
-        return relu6(net, input)
-    return clip(net, blob_of(input), min_val, max_val)
+        return net.add("ReLU6", [x], x.shape)
+    return clip(net, x, min_val, max_val)
 
 
 @converts("clamp", "clamp_", "clip", "clip_")
@@ -115,7 +119,7 @@ def clamp(net: Builder, input: Operand, min: Operand | None = None, max: Operand
     least, most = limits
     x = blob_of(input)
     if least == 0.0 and most is None:
-        return relu(net, x)
+        return net.add("ReLU", [x], x.shape)
     return clip(net, x, -math.inf if least is None else least, math.inf if most is None else most)
 
 
@@ -129,24 +133,6 @@ def clamp_max(net: Builder, input: Operand, max: Operand) -> Value:
     return clamp(net, input, None, max)
 
 
-@converts("hardswish")
-def hardswish(net: Builder, input: Operand, inplace: bool = False) -> Value:
-    x = blob_of(input)
-    return net.add("HSwish", [x], x.shape)
-
-
-@converts("hardsigmoid")
-def hardsigmoid(net: Builder, input: Operand, inplace: bool = False) -> Value:
-    x = blob_of(input)
-    return net.add("HSigmoid", [x], x.shape)
-
-
-@converts("silu")
-def silu(net: Builder, input: Operand, inplace: bool = False) -> Value:
-    x = blob_of(input)
-    return net.add("Swish", [x], x.shape)
-
-
 @converts("softplus")
 def softplus(net: Builder, input: Operand, beta: float = 1.0, threshold: float = 20.0) -> Value:
     if threshold < 20.0:
@@ -158,52 +144,9 @@ def softplus(net: Builder, input: Operand, beta: float = 1.0, threshold: float =
     return power(net, net.add("BNLL", [y], x.shape, part="bnll"), scale=1.0 / beta)
 
 
-@converts("abs", "abs_", "absolute", "__abs__")
-def absolute(net: Builder, input: Operand) -> Value:
-    x = blob_of(input)
-    return net.add("AbsVal", [x], x.shape)
-
-
-@converts("exp", "exp_")
-def exp(net: Builder, input: Operand) -> Value:
-    x = blob_of(input)
-    return net.add("Exp", [x], x.shape)
-
-
-@converts("log", "log_")
-def log(net: Builder, input: Operand) -> Value:
-    x = blob_of(input)
-    return net.add("Log", [x], x.shape)
-
-
 @converts("log1p", "log1p_")
 def log1p(net: Builder, input: Operand) -> Value:
     raise Refused("Caffe's Log rounds 1 + x first, so that small values are lost; use log if that is meant")
-
-
-@converts("sqrt", "sqrt_")
-def sqrt(net: Builder, input: Operand) -> Value:
-    return power(net, blob_of(input), power=0.5)
-
-
-@converts("rsqrt", "rsqrt_")
-def rsqrt(net: Builder, input: Operand) -> Value:
-    return power(net, blob_of(input), power=-0.5)
-
-
-@converts("square", "square_")
-def square(net: Builder, input: Operand) -> Value:
-    return power(net, blob_of(input), power=2.0)
-
-
-@converts("reciprocal", "reciprocal_")
-def reciprocal(net: Builder, input: Operand) -> Value:
-    return power(net, blob_of(input), power=-1.0)
-
-
-@converts("neg", "neg_", "negative", "__neg__")
-def neg(net: Builder, input: Operand) -> Value:
-    return power(net, blob_of(input), scale=-1.0)
 
 
 @converts("gt", "__gt__", "greater")
