@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from caffe2torch.importing.builder import Builder
@@ -42,10 +43,7 @@ def avg_pool(
     divisor_override: int | None = None,
 ) -> Value:
     x, spatial = _bottom(net, input)
-    kernel = per_axis(kernel_size, spatial, "kernel_size")
-    area = 1
-    for k in kernel:
-        area *= k
+    area = math.prod(per_axis(kernel_size, spatial, "kernel_size"))
     if divisor_override not in (None, area):
         raise Refused(f"divisor_override is {divisor_override}; Caffe divides by the window's size, here {area}")
     if any(per_axis(padding, spatial, "padding")) and not count_include_pad:
@@ -122,14 +120,9 @@ def _plane(
 
     The windows that stay are the same, since the first begins at the same place.
     """
-    found = [_windows_of_torch(n, k, s, p, ceil) for n, k, s, p in zip(x.shape[2:], kernel, stride, pad, strict=True)]
-    up, down = (
-        [
-            _windows_of_caffe(n, k, s, p, any(pad), mode)
-            for n, k, s, p in zip(x.shape[2:], kernel, stride, pad, strict=True)
-        ]
-        for mode in (True, False)
-    )
+    # torch drops a last window that would begin in padding where it rounds up, Caffe where there is padding at all.
+    found = _counts(x.shape[2:], kernel, stride, pad, ceil=ceil, drops=ceil)
+    up, down = (_counts(x.shape[2:], kernel, stride, pad, ceil=mode, drops=any(pad)) for mode in (True, False))
     if any(f > u for f, u in zip(found, up, strict=True)):
         raise Refused(f"it makes {x.shape[2:]} to {found}, Caffe's Pooling only to {up}")
     settings: dict[str, Any] = {"pool": method}
@@ -147,15 +140,11 @@ def _plane(
     return cut(net, rows, 3, 0, found[1], part="columns")
 
 
-def _windows_of_torch(size: int, kernel: int, stride: int, pad: int, ceil: bool) -> int:
-    """Windows along one axis in torch."""
-    span = size + 2 * pad - kernel
-    windows = (-(-span // stride) if ceil else span // stride) + 1
-    return windows - 1 if ceil and (windows - 1) * stride >= size + pad else windows
-
-
-def _windows_of_caffe(size: int, kernel: int, stride: int, pad: int, padded: bool, ceil: bool) -> int:
-    """Windows along one axis in Caffe: the last is dropped where it would begin in padding, if there is any."""
-    span = size + 2 * pad - kernel
-    windows = (-(-span // stride) if ceil else span // stride) + 1
-    return windows - 1 if padded and (windows - 1) * stride >= size + pad else windows
+def _counts(sizes: Shape, kernel: Shape, stride: Shape, pad: Shape, *, ceil: bool, drops: bool) -> list[int]:
+    """Windows along each axis; ``drops``: without a last one that would begin in the padding behind."""
+    counts = []
+    for n, k, s, p in zip(sizes, kernel, stride, pad, strict=True):
+        span = n + 2 * p - k
+        windows = (-(-span // s) if ceil else span // s) + 1
+        counts.append(windows - 1 if drops and (windows - 1) * s >= n + p else windows)
+    return counts

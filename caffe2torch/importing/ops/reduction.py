@@ -8,6 +8,7 @@ from typing import Any
 from caffe2torch.importing.builder import Builder
 from caffe2torch.importing.lrn import channel_sums
 from caffe2torch.importing.ops.activation import power
+from caffe2torch.importing.ops.pooling import global_pooling
 from caffe2torch.importing.ops.shape import permute, reshape, spans
 from caffe2torch.importing.registry import converts
 from caffe2torch.importing.values import PENDING, Operand, Refused, Value, axis_of, blob_of
@@ -63,8 +64,7 @@ def amax(net: Builder, input: Operand, dim: Any = (), keepdim: bool = False) -> 
 def _plane(net: Builder, x: Value, method: str, dim: Any, *, keepdim: bool) -> Value | None:
     if len(x.shape) != 4 or _axes(x, dim) != (2, 3):
         return None
-    settings = {"pool": method, "global_pooling": True}
-    top = net.add("Pooling", [x], (*x.shape[:2], 1, 1), part="" if keepdim else "pool", pooling_param=settings)
+    top = global_pooling(net, x, method, part="" if keepdim else "pool")
     return top if keepdim else reshape(net, top, x.shape[:2])
 
 
