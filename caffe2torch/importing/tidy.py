@@ -100,12 +100,11 @@ def work_in_place(layers: Sequence[MadeLayer], outputs: Collection[str]) -> dict
 def share(layers: Sequence[MadeLayer]) -> tuple[str, ...]:
     """Name the parameters that several layers have, keep constants from being learned; returns the names."""
     uses: Counter[tuple[str, Shape]] = Counter()
+    # Caffe drops what a net says of BatchNorm's three blobs.
+    layers = [layer for layer in layers if layer.message.type != "BatchNorm"]
     for layer in layers:
-        if layer.message.type != "BatchNorm":  # Caffe drops what a net says of its three blobs
-            uses.update({_key(o, b.shape) for o, b in zip(layer.origins, layer.blobs, strict=True) if o.path})
+        uses.update({_key(o, b.shape) for o, b in zip(layer.origins, layer.blobs, strict=True) if o.path})
     for layer in layers:
-        if layer.message.type == "BatchNorm":
-            continue
         settings = []
         for origin, blob in zip(layer.origins, layer.blobs, strict=True):
             own: dict[str, object] = {}

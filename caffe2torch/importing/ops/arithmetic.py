@@ -146,7 +146,7 @@ def _sum(net: Builder, a: Operand, b: Operand, factor: float) -> Value:
     number = _number(net, a)
     if number is not None:
         return power(net, b, scale=factor, shift=number)
-    scaled = b if factor == 1.0 else power(net, b, scale=factor, part="scaled")
+    scaled = power(net, b, scale=factor, part="scaled")
     return _with_constant(net, "Bias", scaled, a, "bias_param")
 
 
@@ -154,7 +154,7 @@ def _sum_of_blobs(net: Builder, a: Value, b: Value, factor: float) -> Value:
     if a.shape == b.shape:
         settings = {"coeff": [1.0, factor]} if factor != 1.0 else {}
         return net.add("Eltwise", [a, b], a.shape, eltwise_param=settings)
-    scaled = b if factor == 1.0 else power(net, b, scale=factor, part="scaled")
+    scaled = power(net, b, scale=factor, part="scaled")
     return _spread(net, "Bias", a, scaled, "bias_param")
 
 
@@ -171,7 +171,6 @@ def _spread(net: Builder, layer_type: str, a: Value, b: Value, field: str) -> Va
     start, stop = 0, len(aligned)
     while start < stop and aligned[start] == 1 and big.shape[start] != 1:
         start += 1
-    start = max(start, 0)
     while stop > start and aligned[stop - 1] == 1 and big.shape[stop - 1] != 1:
         stop -= 1
     if len(aligned) != len(big.shape) or aligned[start:stop] != big.shape[start:stop] or stop == start:
@@ -199,18 +198,13 @@ def _with_constant(
 ) -> Value:
     """Scale or Bias with a constant that spans some axes of ``x``; a Scale may have a bias of the same axes."""
     assert isinstance(c, Tensor)
-    if c.ndim > len(x.shape):
-        extra = c.ndim - len(x.shape)
-        if any(n != 1 for n in c.shape[:extra]):
-            raise Refused(
-                f"it broadcasts {x.shape} to a constant of shape {tuple(c.shape)}; Caffe's blobs stay as they are"
-            )
-        raise Refused(f"a constant of shape {tuple(c.shape)} adds axes to {x.shape}; give it at most as many")
-    aligned = (1,) * (len(x.shape) - c.ndim) + tuple(c.shape)
-    if any(n not in (1, m) for n, m in zip(aligned, x.shape, strict=True)):
-        raise Refused(
-            f"it broadcasts {x.shape} to a constant of shape {tuple(c.shape)}; Caffe's blobs stay as they are"
-        )
+    shape = tuple(c.shape)
+    extra = shape[: max(len(shape) - len(x.shape), 0)]
+    if extra and set(extra) == {1}:
+        raise Refused(f"a constant of shape {shape} adds axes to {x.shape}; give it at most as many")
+    aligned = (1,) * (len(x.shape) - len(shape)) + shape
+    if extra or any(n not in (1, m) for n, m in zip(aligned, x.shape, strict=True)):
+        raise Refused(f"it broadcasts {x.shape} to a constant of shape {shape}; Caffe's blobs stay as they are")
     wide = [axis for axis, n in enumerate(aligned) if n != 1]
     start, stop = (wide[0], wide[-1] + 1) if wide else (0, 0)  # none: a learned number
     constants = [c] if bias is None else [c, bias]

@@ -29,13 +29,10 @@ def pieces(net: Builder, x: Value, axis: int, sizes: Sequence[int], *, part: str
 
 def cut(net: Builder, x: Value, axis: int, start: int, stop: int, *, part: str = "") -> Value:
     """The places from ``start`` to ``stop`` (not included) along an axis."""
-    sizes = [start, stop - start, x.shape[axis] - stop]
-    kept = [size for size in sizes if size]
-    return pieces(net, x, axis, kept, part=part)[1 if start else 0] if stop > start else _empty(x)
-
-
-def _empty(x: Value) -> Value:
-    raise Refused(f"it takes an empty part of {x.shape}; Caffe's blobs are not empty")
+    if stop <= start:
+        raise Refused(f"it takes an empty part of {x.shape}; Caffe's blobs are not empty")
+    sizes = [size for size in (start, stop - start, x.shape[axis] - stop) if size]
+    return pieces(net, x, axis, sizes, part=part)[1 if start else 0]
 
 
 @converts("chunk", whole=True)
