@@ -82,6 +82,10 @@ ONE: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "add_means": (lambda x: x - x.mean((2, 3), True), "Pooling Power Flatten Bias"),
     "gate_of_items": (lambda x: x * x.mean((1, 2, 3), True), "Reduction Reshape Reshape Scale"),
     "spread_over_channels": (lambda x: x + x.mean(1, True), "Permute Reduction Reshape Tile Eltwise"),
+    "spread_by_fewer_values_in_more_axes": (
+        lambda x: x.mean((2, 3)) + x.mean((1, 2, 3)).reshape(2, 1, 1),
+        "Pooling Flatten Reduction Reshape Reshape Tile Tile Tile Eltwise",
+    ),
     # axes
     "mean_of_planes": (lambda x: x.mean((2, 3)), "Pooling Flatten"),
     "mean_of_channels": (lambda x: x.mean(1), "Permute Reduction"),

@@ -167,13 +167,15 @@ def _product(net: Builder, a: Value, b: Value) -> Value:
 def _spread(net: Builder, layer_type: str, a: Value, b: Value, field: str) -> Value:
     """Scale or Bias by a blob that spans some of the other's axes: the other way of Caffe to broadcast."""
     big, small = (a, b) if len(a.shape) > len(b.shape) or _count(a) >= _count(b) else (b, a)
+    if len(small.shape) > len(big.shape):
+        return _tiled(net, layer_type, a, b)
     aligned = (1,) * (len(big.shape) - len(small.shape)) + small.shape
     start, stop = 0, len(aligned)
     while start < stop and aligned[start] == 1 and big.shape[start] != 1:
         start += 1
     while stop > start and aligned[stop - 1] == 1 and big.shape[stop - 1] != 1:
         stop -= 1
-    if len(aligned) != len(big.shape) or aligned[start:stop] != big.shape[start:stop] or stop == start:
+    if aligned[start:stop] != big.shape[start:stop] or stop == start:
         return _tiled(net, layer_type, a, b)
     factor = reshape(net, small, aligned[start:stop], part="axes")
     return net.add(layer_type, [big, factor], big.shape, **_param(field, axis=start))
