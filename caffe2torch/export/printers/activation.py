@@ -8,7 +8,7 @@ from caffe2torch.export.names import number
 from caffe2torch.export.printing import Call, printer
 from caffe2torch.layers import activation as of
 from caffe2torch.layers import mobile, swish
-from caffe2torch.layers.activation import Power, PReLU
+from caffe2torch.layers.registry import Layer
 
 
 @printer(of.ReLU, nests=True)
@@ -16,24 +16,20 @@ def relu(layer: of.ReLU, call: Call) -> str:
     return f"F.leaky_relu({call.x}, {number(layer.negative_slope)})" if layer.negative_slope else f"F.relu({call.x})"
 
 
-@printer(of.Sigmoid, nests=True)
-def sigmoid(layer: of.Sigmoid, call: Call) -> str:
-    return f"torch.sigmoid({call.x})"
+def _one_call(cls: type[Layer], expression: str) -> None:
+    """Layers of a class without settings are one call; ``expression`` has {} for its bottom."""
+
+    @printer(cls, nests=True)
+    def write(layer: Layer, call: Call) -> str:
+        return expression.format(call.x)
 
 
-@printer(of.TanH, nests=True)
-def tanh(layer: of.TanH, call: Call) -> str:
-    return f"torch.tanh({call.x})"
-
-
-@printer(of.AbsVal, nests=True)
-def absval(layer: of.AbsVal, call: Call) -> str:
-    return f"torch.abs({call.x})"
-
-
-@printer(of.BNLL, nests=True)
-def bnll(layer: of.BNLL, call: Call) -> str:
-    return f"F.softplus({call.x}, threshold=50)"
+_one_call(of.Sigmoid, "torch.sigmoid({})")
+_one_call(of.TanH, "torch.tanh({})")
+_one_call(of.AbsVal, "torch.abs({})")
+_one_call(of.BNLL, "F.softplus({}, threshold=50)")
+_one_call(mobile.HSigmoid, "F.hardsigmoid({})")
+_one_call(mobile.HSwish, "F.hardswish({})")
 
 
 @printer(of.Dropout, nests=True)
@@ -45,8 +41,8 @@ def dropout(layer: of.Dropout, call: Call) -> str:
     return f"{call.module(f'nn.Dropout({number(layer.ratio)})')}({call.x})"
 
 
-@printer(Power)
-def power(layer: Power, call: Call) -> str:
+@printer(of.Power)
+def power(layer: of.Power, call: Call) -> str:
     if layer.power * layer.scale == 0.0:
         if layer.power != 0.0 and layer.shift <= 0.0:
             call.refuse(f"it is the constant {layer.shift:g}^{layer.power:g}, whatever its input")
@@ -60,11 +56,11 @@ def power(layer: Power, call: Call) -> str:
     return f"torch.pow({terms}, {number(layer.power)})"
 
 
-@printer(PReLU, nests=True)
-def prelu(layer: PReLU, call: Call) -> str:
+@printer(of.PReLU, nests=True)
+def prelu(layer: of.PReLU, call: Call) -> str:
     count = layer.weight.numel()
-    weight: object = "weight" if layer.weight.ndim else layer.weight.detach().reshape(1)
-    return f"{call.module(f'nn.PReLU({count})', weight=weight)}({call.x})"  # type: ignore[arg-type]
+    weight = "weight" if layer.weight.ndim else layer.weight.detach().reshape(1)
+    return f"{call.module(f'nn.PReLU({count})', weight=weight)}({call.x})"
 
 
 @printer(of.ELU, nests=True)
@@ -117,16 +113,6 @@ def crelu(layer: mobile.CReLU, call: Call) -> str:
     return f"F.leaky_relu({both}, {number(layer.negative_slope)})" if layer.negative_slope else f"F.relu({both})"
 
 
-@printer(mobile.HSigmoid, nests=True)
-def hsigmoid(layer: mobile.HSigmoid, call: Call) -> str:
-    return f"F.hardsigmoid({call.x})"
-
-
-@printer(mobile.HSwish, nests=True)
-def hswish(layer: mobile.HSwish, call: Call) -> str:
-    return f"F.hardswish({call.x})"
-
-
 @printer(mobile.ShuffleChannel, nests=True)
 def shuffle(layer: mobile.ShuffleChannel, call: Call) -> str:
     return f"torch.flatten({call.x}.unflatten(1, ({layer.group}, -1)).transpose(1, 2), 1, 2)"
@@ -135,8 +121,7 @@ def shuffle(layer: mobile.ShuffleChannel, call: Call) -> str:
 @printer(mobile.Axpy)
 def axpy(layer: mobile.Axpy, call: Call) -> str:
     a, x, y = call.bottoms
-    ones = math.prod(call.shapes[0][2:])
-    assert ones == 1  # from_caffe has seen to it
+    assert math.prod(call.shapes[0][2:]) == 1  # from_caffe has seen to it
     if len(call.shapes[0]) != len(call.shapes[1]):
         a = f"{a}.reshape(*{a}.shape[:2], {', '.join('1' * (len(call.shapes[1]) - 2))})"
     return f"torch.addcmul({y}, {a}, {x})"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from caffe2torch.export.printing import Call, printer
 from caffe2torch.layers.conv import Convolution
 from caffe2torch.layers.deconv import Deconvolution
@@ -30,10 +32,10 @@ def convolution(layer: Convolution, call: Call) -> str | list[str]:
     if call.borrows():
         return _borrowed(layer, call, transposed=transposed)
     kind = f"nn.Conv{'Transpose' * transposed}{spatial or 1}d"
-    blobs: dict[str, object] = {"weight": "weight"} if spatial else {"weight": layer.weight.detach().unsqueeze(2)}
+    blobs: dict[str, str | Tensor] = {"weight": "weight"} if spatial else {"weight": layer.weight.detach().unsqueeze(2)}
     if layer.bias is not None:
         blobs["bias"] = "bias" if spatial else layer.bias.detach()
-    module = call.module(f"{kind}({', '.join(settings)})", **blobs)  # type: ignore[arg-type]
+    module = call.module(f"{kind}({', '.join(settings)})", **blobs)
     tops = [_applied(module, bottom, layer.axis, spatial) for bottom in call.bottoms]
     return tops[0] if len(tops) == 1 else tops
 
@@ -43,8 +45,8 @@ def _borrowed(layer: Convolution, call: Call, *, transposed: bool) -> str:
     if layer.axis != 1 or not layer.kernel or len(call.bottoms) > 1:
         call.refuse("it shares a blob with a layer that holds it in another shape")
     weight, bias = call.value("weight"), call.value("bias")
-    order = "groups={}, dilation={}" if transposed else "dilation={}, groups={}"
-    last = order.format(*((layer.group, layer.dilation) if transposed else (layer.dilation, layer.group)))
+    groups, dilation = f"groups={layer.group}", f"dilation={layer.dilation}"
+    last = f"{groups}, {dilation}" if transposed else f"{dilation}, {groups}"
     name = f"F.conv{'_transpose' * transposed}{len(layer.kernel)}d"
     return f"{name}({call.x}, {weight}, {bias}, stride={layer.stride}, padding={layer.pad}, {last})"
 

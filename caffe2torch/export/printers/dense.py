@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from caffe2torch.export.names import number
 from caffe2torch.export.printing import Call, printer
 from caffe2torch.layers.embed import Embed
@@ -18,10 +20,10 @@ def inner_product(layer: InnerProduct, call: Call) -> str:
         return f"F.linear({flat}, {weight}{'.t()' * layer.transpose}, {bias})"
     outputs, inputs = layer.weight.shape[::-1] if layer.transpose else layer.weight.shape
     plain = "" if layer.bias is not None else ", bias=False"
-    blobs: dict[str, object] = {"weight": layer.weight.detach().t() if layer.transpose else "weight"}
+    blobs: dict[str, str | Tensor] = {"weight": layer.weight.detach().t() if layer.transpose else "weight"}
     if layer.bias is not None:
         blobs["bias"] = layer.bias.detach() if layer.transpose else "bias"
-    module = call.module(f"nn.Linear({inputs}, {outputs}{plain})", **blobs)  # type: ignore[arg-type]
+    module = call.module(f"nn.Linear({inputs}, {outputs}{plain})", **blobs)
     return f"{module}({flat})"
 
 

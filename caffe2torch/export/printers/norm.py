@@ -18,6 +18,8 @@ from caffe2torch.layers.scale import Bias, Scale
 from caffe2torch.layers.segmentation import BN, PSPNetBN
 from caffe2torch.layers.ssd import Normalize
 
+_TRAINING = "it is in its training phase although the net is in its test phase"
+
 
 @printer(LRN, nests=True)
 def lrn(layer: LRN, call: Call) -> str:
@@ -46,57 +48,45 @@ def _module(call: Call) -> str:
     return f"nn.BatchNorm{max(axes - 2, 1)}d"
 
 
-def _batch_norm(
-    call: Call, mean: Tensor, variance: Tensor, settings: dict[str, str], affine: tuple[str, str] | None
-) -> str:
-    """A torch module of batch normalisation by stored statistics."""
-    text = ", ".join([str(mean.numel()), *(f"{key}={value}" for key, value in settings.items())])
-    state: dict[str, Tensor] = {}
-    if affine is not None:
-        state = {
-            key: getattr(call.layer, blob).reshape(-1) for key, blob in zip(("weight", "bias"), affine, strict=True)
-        }
-    state |= {"running_mean": mean, "running_var": variance, "num_batches_tracked": mean.new_zeros(()).long()}
-    module = call.module(f"{_module(call)}({text})", **state)
-    return f"{module}({call.x})"
-
-
-@printer(BatchNorm, nests=True)
+@printer(BatchNorm, FusedBatchNorm, nests=True)
 def batch_norm(layer: BatchNorm, call: Call) -> str:
     if layer.training:
-        call.refuse("it is in its training phase although the net is in its test phase")
-    settings = _settings(layer.eps, layer.fraction)
+        call.refuse(_TRAINING)
     if layer.use_global_stats is False:
-        text = ", ".join([str(layer.mean.numel()), *(f"{k}={v}" for k, v in settings.items() if k != "momentum")])
+        text = ", ".join([str(layer.mean.numel()), *_eps(layer.eps), "affine=False", "track_running_stats=False"])
         call.note("it normalises by the statistics of each batch, as use_global_stats: false says")
-        module = call.module(f"{_module(call)}({text}, affine=False, track_running_stats=False)")
+        module = call.module(f"{_module(call)}({text})")
         return f"{module}({call.x})"
     factor = layer.scale_factor.reciprocal().nan_to_num(math.nan, 0.0, 0.0)
-    return _batch_norm(call, layer.mean * factor, layer.variance * factor, {**settings, "affine": "False"}, None)
-
-
-@printer(FusedBatchNorm, nests=True)
-def fused(layer: FusedBatchNorm, call: Call) -> str:
-    if layer.training:
-        call.refuse("it is in its training phase although the net is in its test phase")
-    factor = layer.scale_factor.reciprocal().nan_to_num(math.nan, 0.0, 0.0)
-    settings = _settings(layer.eps, layer.fraction)
-    return _batch_norm(call, layer.mean * factor, layer.variance * factor, settings, ("weight", "bias"))
+    settings = [*_eps(layer.eps), *_momentum(layer.fraction)]
+    return _by_stored(call, layer.mean * factor, layer.variance * factor, settings)
 
 
 @printer(PSPNetBN, nests=True)
 def pspnet(layer: PSPNetBN, call: Call) -> str:
     if layer.training and not layer.frozen:
-        call.refuse("it is in its training phase although the net is in its test phase")
-    settings = _settings(layer.eps, layer.momentum)
-    return _batch_norm(call, layer.mean.reshape(-1), layer.variance.reshape(-1), settings, ("weight", "bias"))
+        call.refuse(_TRAINING)
+    settings = [*_eps(layer.eps), *_momentum(layer.momentum)]
+    return _by_stored(call, layer.mean.reshape(-1), layer.variance.reshape(-1), settings)
 
 
-def _settings(eps: float, fraction: float) -> dict[str, str]:
+def _by_stored(call: Call, mean: Tensor, variance: Tensor, settings: list[str]) -> str:
+    """A torch module of batch normalisation by these statistics, and by the layer's weight and bias if it has them."""
+    affine = {name: blob.reshape(-1) for name, blob in call.layer.blob_items() if name in ("weight", "bias")}
+    text = ", ".join([str(mean.numel()), *settings] + ["affine=False"] * (not affine))
+    statistics = {"running_mean": mean, "running_var": variance, "num_batches_tracked": mean.new_zeros(()).long()}
+    module = call.module(f"{_module(call)}({text})", **affine, **statistics)
+    return f"{module}({call.x})"
+
+
+def _eps(eps: float) -> list[str]:
+    return [] if number(eps) == "1e-05" else [f"eps={number(eps)}"]
+
+
+def _momentum(fraction: float) -> list[str]:
     """torch's momentum is the share of the new value, Caffe's fraction that of the old one."""
-    settings = {} if number(eps) == "1e-05" else {"eps": number(eps)}
     momentum = number(round(1.0 - fraction, 6))
-    return settings if momentum == "0.1" else {**settings, "momentum": momentum}
+    return [] if momentum == "0.1" else [f"momentum={momentum}"]
 
 
 @printer(BN)

@@ -112,9 +112,8 @@ def crop(layer: Crop, call: Call) -> str:
     x, window = call.bottoms
     parts = [":"] * layer.axis
     for axis, offset in enumerate(layer.offsets, start=layer.axis):
-        start = f"{offset} " if offset else ""
-        plus = f"{start}+ " if offset else ""
-        parts.append(f"{start.strip()}:{' ' * bool(offset)}{plus}{window}.shape[{axis}]")
+        size = f"{window}.shape[{axis}]"
+        parts.append(f"{offset}: {offset} + {size}" if offset else f":{size}")
     return f"{x}[{', '.join(parts)}]"
 
 
