@@ -28,6 +28,10 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "sort": (lambda x: x.sort(1)[0], "sort: Caffe has no layer for it"),
     "max_with_indices": (lambda x: x.max(1)[0], "along an axis"),
     "pool_indices": (lambda x: F.max_pool2d(x, 2, return_indices=True)[0], "indices of the maxima"),
+    "adaptive_pool_indices": (
+        lambda x: F.adaptive_max_pool2d(x, 1, return_indices=True)[0],
+        "indices of the maxima; use the values only",
+    ),
     "pool_dilation": (lambda x: F.max_pool2d(x, 2, dilation=2), "dilation is 2"),
     "average_without_padding": (lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False), "counts the padding"),
     "average_divisor": (lambda x: F.avg_pool2d(x, 2, divisor_override=3), "divisor_override is 3"),

@@ -13,7 +13,10 @@ refuses(
     "no layer of Caffe computes it; retrain with relu, silu or sigmoid", "gelu", "mish", "celu", "glu", "logsigmoid"
 )
 refuses("no layer of Caffe moves values between channels and places so", "pixel_shuffle", "pixel_unshuffle", "fold")
-refuses("it gives the indices of the maxima; use the values only", "max_pool2d_with_indices", "max_pool1d_with_indices")
+refuses(
+    "it gives the indices of the maxima; use the values only",
+    *(f"{prefix}max_pool{axes}d_with_indices" for prefix in ("", "adaptive_") for axes in (1, 2)),
+)
 refuses("Caffe's Pooling takes planes, (N, C, H, W)", "max_pool3d", "avg_pool3d", "adaptive_avg_pool3d")
 refuses("Caffe has no attention", "scaled_dot_product_attention", "multi_head_attention_forward")
 refuses("the gates' order and the state differ from Caffe's LSTM and RNN layers", "lstm", "gru", "rnn_tanh", "rnn_relu")
