@@ -24,6 +24,7 @@ FEWEST = 3
 """Lines of forward below which a group stays among the others."""
 
 _MEMBER = re.compile(r"self\.(\w+) = ([\w.]+)\((.*)\)")
+_STRIDE = "stride=1"
 _NUMBER = re.compile(r"((?:\w+=)?)(\d+)")
 _GLOBAL = frozenset({"torch", "nn", "F", "Tensor", "math", "self", *HELPERS})
 _METHODS = frozenset(dir(nn.Module()))
@@ -111,7 +112,7 @@ def _local(group: str, start: int, lines: Sequence[Line], members: Mapping[str, 
     inside: dict[str, str] = {}
     inputs: list[str] = []
     written = []
-    renamed = {n: attributes.new(n.removeprefix(f"{group}_"), _prefix(kind)) for n, (kind, _) in members.items()}
+    renamed = {name: attributes.new(_inside(name, group), _prefix(kind)) for name, (kind, _) in members.items()}
     for line in lines:
         for name in _variables(line.expression):
             if name not in inside:
@@ -122,7 +123,7 @@ def _local(group: str, start: int, lines: Sequence[Line], members: Mapping[str, 
         expression = _rewritten(line.expression, inside, renamed)
         (target,) = line.targets
         if target not in inside:
-            inside[target] = scope.new(target.removeprefix(f"{group}_"), "y")
+            inside[target] = scope.new(_inside(target, group), "y")
         written.append((inside[target], expression))
     return _Block(
         group,
@@ -131,10 +132,26 @@ def _local(group: str, start: int, lines: Sequence[Line], members: Mapping[str, 
         tuple(inputs),
         lines[-1].targets[0],
         tuple(inside[name] for name in inputs),
-        tuple(_Member(renamed[n], kind, tuple(layout.split(text))) for n, (kind, text) in members.items()),
+        tuple(_Member(renamed[n], kind, _arguments(kind, text)) for n, (kind, text) in members.items()),
         tuple(written),
         renamed,
     )
+
+
+def _inside(name: str, group: str) -> str:
+    """A name without that of its group: inception_3a_1x1 -> 1x1; in a ResNet bn2a_branch1 -> bn_branch1."""
+    if name == group:
+        return ""
+    tag = group.removeprefix("res")
+    return re.sub(rf"^(bn|scale){tag}_", r"\1_", name.removeprefix(f"{group}_"))
+
+
+def _arguments(kind: str, text: str) -> tuple[str, ...]:
+    """The arguments of a member; the stride of a convolution always, since blocks that are else alike differ in it."""
+    arguments = layout.split(text)
+    if kind.startswith("nn.Conv") and not any(argument.startswith("stride=") for argument in arguments):
+        arguments.insert(3, _STRIDE)
+    return tuple(arguments)
 
 
 def _class(name: str, blocks: Sequence[_Block]) -> tuple[str, list[str]]:
@@ -151,7 +168,8 @@ def _class(name: str, blocks: Sequence[_Block]) -> tuple[str, list[str]]:
                 if numbers not in parameters:
                     parameters[numbers] = scope.new(_parameter(member, place, keyword), "count")
                 arguments[place] = f"{keyword}={parameters[numbers]}" if keyword else parameters[numbers]
-        init.append(f"self.{member.name} = {member.kind}({', '.join(arguments)})")
+        written = ", ".join(argument for argument in arguments if argument != _STRIDE)
+        init.append(f"self.{member.name} = {member.kind}({written})")
     typed = "".join(f", {parameter}: int" for parameter in parameters.values())
     inputs = "".join(f", {parameter}: Tensor" for parameter in first.parameters)
     *lines, (_, last) = first.lines
@@ -161,10 +179,10 @@ def _class(name: str, blocks: Sequence[_Block]) -> tuple[str, list[str]]:
         f'    """A block of the net: {_listed([block.group for block in blocks])}."""',
         "",
         *layout.indented(layout.wrapped(f"def __init__(self{typed}) -> None:", 0), 1),
-        *(f"    {line}" for written in init for line in layout.wrapped(written, 1)),
+        *(f"    {line}" for made in init for line in layout.wrapped(made, 1)),
         "",
         *layout.indented(layout.wrapped(f"def forward(self{inputs}) -> Tensor:", 0), 1),
-        *(f"    {line}" for written in forward for line in layout.wrapped(written, 1)),
+        *(f"    {line}" for made in forward for line in layout.wrapped(made, 1)),
         "\n",
     ]
     calls = [f"{name}({', '.join(numbers[at] for numbers in parameters)})" for at in range(len(blocks))]
@@ -196,8 +214,9 @@ def _moved(key: str, places: Mapping[str, str]) -> str:
 
 
 def _class_name(groups: Sequence[str], taken: set[str]) -> str:
-    words = {group.rstrip("0123456789").split("_")[0].rstrip("0123456789") for group in groups}
-    base = class_name(words.pop() if len(words) == 1 else "block")
+    words = {re.sub("[0-9].*", "", group.split("_")[0]) for group in groups}
+    word = words.pop() if len(words) == 1 else "block"
+    base = class_name("residual" if word == "res" else word)
     name, number = base, 2
     while name in taken:
         name, number = f"{base}{number}", number + 1

@@ -170,15 +170,27 @@ _HOLE = "\0"
 """Stands for the bottom while a layer in place is printed; a net's names never hold it, since they are identifiers."""
 
 
+_NAME = 8
+"""Letters that a name counts for in a group."""
+
+_RESIDUAL = re.compile(r"(?:res|bn|scale)([0-9]+[a-z][0-9]*)(?:_.*)?")
+"""Names of layers in a ResNet: res2a_branch2a, bn2a_branch2a, scale2a_branch2a, res2a."""
+
+
 def _write_nested(body: Body, target: str, printed: str, group: str) -> None:
     """A layer in place: around the expression of the line before, where that made the same blob and is short."""
     before = body.lines[-1] if body.lines else None
     if before and before.targets == (target,) and before.group in ("", group) and _nestable(printed):
         whole = printed.replace(_HOLE, before.expression)
-        if len(whole) + len(target) <= layout.NESTED:
+        if _length(whole, group) + _length(target, group) <= layout.NESTED:
             before.expression = whole
             return
     body.lines.append(Line((target,), printed.replace(_HOLE, target), group))
+
+
+def _length(text: str, group: str) -> int:
+    """How long a text is; in a group as if all names were equally long, so that groups that are alike stay so."""
+    return len(re.sub(r"[A-Za-z_]\w*", "a" * _NAME, text) if group else text)
 
 
 def _nestable(printed: str) -> bool:
@@ -186,7 +198,10 @@ def _nestable(printed: str) -> bool:
 
 
 def _group(name: str) -> str:
-    """The block a layer belongs to, told by its name: inception_3a/1x1 -> inception_3a."""
+    """The block a layer belongs to, told by its name: inception_3a/1x1 -> inception_3a, bn2a_branch1 -> res2a."""
+    residual = _RESIDUAL.fullmatch(name)
+    if residual:
+        return identifier(f"res{residual[1]}", "")
     head, slash, _ = name.rpartition("/")
     return identifier(head.split("/")[0], "") if slash else ""
 

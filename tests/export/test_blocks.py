@@ -68,11 +68,56 @@ def test_a_group_that_stands_alone_or_is_short_stays_among_the_lines(tmp_path: P
     assert list(classes(written(text, tmp_path))) == ["Net"]
 
 
-@pytest.mark.parametrize("setting", ["stride: 2", "bias_term: false", "dilation: 2"])
+@pytest.mark.parametrize("setting", ["bias_term: false", "dilation: 2"])
 def test_other_settings_are_another_class_unless_they_are_numbers(setting: str, tmp_path: Path) -> None:
     text = DATA + fire("a1", "data", 2, 4) + fire("a2", "a1/concat", 2, 4) + fire("a3", "a2/concat", 2, 4)
     text += fire("b1", "a3/concat", 2, 4, setting=setting) + fire("b2", "b1/concat", 2, 4, setting=setting)
     assert list(classes(written(text, tmp_path))) == ["A", "B", "Net"]
+
+
+def test_the_stride_may_be_1_in_some_of_the_groups(tmp_path: Path) -> None:
+    text = DATA + fire("a1", "data", 2, 4) + fire("a2", "a1/concat", 2, 4, setting="stride: 2")
+    source = written(text, tmp_path)
+    assert "self.squeeze = nn.Conv2d(inputs, 2, 1, stride=squeeze_stride)" in source.text
+    assert "self.a1 = A(3, 1)" in source.text
+    assert "self.a2 = A(8, 2)" in source.text
+
+
+def residual(tag: str, bottom: str, *, branch: bool, stride: int = 1) -> str:
+    """A block of a ResNet with the names of the published ones; ``branch``: with a convolution on the short way."""
+    text, ends = "", []
+    for way, count in ((("branch1", 1),) if branch else ()) + (("branch2", 2),):
+        top = bottom
+        for letter in "ab"[:count]:
+            name, own = (
+                f"{way}{letter * (count > 1)}",
+                f"stride: {stride}" if letter == "a" else "pad: 1 kernel_size: 3",
+            )
+            kernel = "kernel_size: 1" if letter == "a" else ""
+            text += (
+                f'layer {{ name: "res{tag}_{name}" type: "Convolution" bottom: "{top}" top: "res{tag}_{name}" '
+                f"convolution_param {{ num_output: 3 {kernel} {own} bias_term: false }} }}\n"
+            )
+            top = f"res{tag}_{name}"
+            for kind, layer in (("BatchNorm", "bn"), ("Scale", "scale"), ("ReLU", "res")):
+                last = f"{name}_relu" if kind == "ReLU" else name
+                text += f'layer {{ name: "{layer}{tag}_{last}" type: "{kind}" bottom: "{top}" top: "{top}" }}\n'
+        ends.append(top)
+    short = ends[0] if branch else bottom
+    text += f'layer {{ name: "res{tag}" type: "Eltwise" bottom: "{short}" bottom: "{ends[-1]}" top: "res{tag}" }}\n'
+    return text + f'layer {{ name: "res{tag}_relu" type: "ReLU" bottom: "res{tag}" top: "res{tag}" }}\n'
+
+
+def test_the_blocks_of_a_resnet_are_told_by_their_usual_names(tmp_path: Path) -> None:
+    text = DATA + residual("2a", "data", branch=True) + residual("2b", "res2a", branch=False)
+    text += residual("3a", "res2b", branch=True, stride=2) + residual("3b10", "res3a", branch=False)
+    source = written(text, tmp_path)
+    assert list(classes(source)) == ["Scale", "Residual", "Residual2", "Net"]
+    assert "self.bn_branch2a = nn.BatchNorm2d(3, momentum=0.001, affine=False)" in source.text
+    assert "return F.relu(branch1 + branch2b)" in source.text
+    assert "return F.relu(x + branch2b)" in source.text
+    assert "res3a = self.res3a(res2b)" in source.text
+    assert {"res2a.branch1.weight", "res3b10.scale_branch2b.weight"} <= set(source.state)
 
 
 def test_a_setting_that_is_a_number_becomes_an_argument(tmp_path: Path) -> None:
