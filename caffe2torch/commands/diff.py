@@ -155,7 +155,9 @@ def _print_weights(blobs: tuple[BlobDifference, ...], args: argparse.Namespace) 
             ]
             print("  ".join(cells).rstrip())
     compared = [blob for blob in blobs if blob.largest is not None]
-    print(f"weights: {len(compared)} blobs compared, {len(different)} differ\n")
+    unequal = sum(blob.differs(args.tolerance) for blob in compared)
+    alone = f"; {len(different) - unequal} have no counterpart of their shape" if len(different) > unequal else ""
+    print(f"weights: {len(compared)} blobs compared, {unequal} differ{alone}\n")
 
 
 def _row(blob: BlobDifference) -> tuple[str, ...]:

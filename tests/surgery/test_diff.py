@@ -130,6 +130,18 @@ def test_a_last_bit_and_the_sign_of_zero_count_unless_tolerated(tmp_path: Path) 
     assert max(blob.largest or 0 for blob in worst) == math.inf
 
 
+def test_blobs_without_a_counterpart_are_not_among_those_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = model(V2)
+    weights = net.weights or {}
+    write_caffemodel(tmp_path / "a", net.net, weights)
+    changed = {"conv": [weights["conv"][0] + 1, weights["conv"][1][:2]]}
+    write_caffemodel(tmp_path / "b", net.net, changed)
+    assert cli.main(["diff", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
+    assert "weights: 1 blobs compared, 1 differ; 3 have no counterpart of their shape\n" in capsys.readouterr().out
+
+
 def test_the_command_tells_by_its_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (net, weights), (other, changed) = _files(tmp_path), _files(tmp_path, seed=1)
     assert cli.main(["diff", str(net), str(other)]) == 0
