@@ -27,6 +27,7 @@ from bench_load import make_file
 from caffe2torch import preprocess, zoo
 from caffe2torch.cores import cores
 from caffe2torch.extract import Hasher, Model, extract
+from caffe2torch.memory import keep_freed_memory
 
 MODEL = "kevinnet_cifar10_48"
 
@@ -54,6 +55,7 @@ def mean_image(spec: preprocess.Spec, path: Path) -> Path:
 
 
 def main() -> None:
+    keep_freed_memory()  # as the command does
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=5)

@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from caffe2torch import prototxt, schema, zoo
+from caffe2torch.memory import keep_freed_memory
 from caffe2torch.solver.settings import NetChoice, Settings
 from caffe2torch.solver.solver import Solver
 
@@ -93,6 +94,7 @@ def write_records(folder: Path, count: int) -> None:
 
 
 def main() -> None:
+    keep_freed_memory()  # as the commands do; both sides gain
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)

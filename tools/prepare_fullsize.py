@@ -76,7 +76,8 @@ def set_rates(project: Project, epochs: float) -> None:
     solver.base_lr, solver.lr_policy, solver.power = RATE, "poly", 1.0
     solver.display = solver.average_loss = 20
     epoch = round(solver.max_iter / epochs)
-    solver.test_interval, solver.snapshot = 2 * epoch, epoch
+    solver.max_iter = round(epochs * epoch)  # whole epochs end with a test, as Caffe only tests at its interval
+    solver.test_interval, solver.snapshot = epoch if round(epochs) % 2 else 2 * epoch, epoch
     path.write_text(prototxt.to_text(solver), encoding="utf-8")
     path = project.folder / "train_val.prototxt"
     net = prototxt.read(path)
