@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +12,9 @@ from torch.nn import functional as F
 from caffe2torch.errors import LayerError
 from caffe2torch.fillers import fill
 from caffe2torch.layers.registry import Layer, Message, Shape, canonical_axis, parameter, register
+
+# Not an attribute of the class: torch.compile of torch 2.4 reads no dict there.
+_CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 @register("Convolution")
@@ -25,8 +27,6 @@ class Convolution(Layer):
     blobs = ("weight", "bias")
     bottoms = (1, None)
     tops = (1, None)
-    by_torch: ClassVar[Mapping[int, Callable[..., Tensor]]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-    """torch's function by the number of spatial axes."""
 
     def __init__(
         self,
@@ -51,6 +51,11 @@ class Convolution(Layer):
         self._check(in_channels, num_output)
         self.weight = parameter((*self.weight_shape(in_channels, num_output, group), *kernel))
         self.bias = parameter((num_output,)) if bias else None
+
+    @staticmethod
+    def by_torch() -> dict[int, Callable[..., Tensor]]:
+        """torch's function by the number of spatial axes."""
+        return _CONVOLVE
 
     @staticmethod
     def weight_shape(in_channels: int, num_output: int, group: int) -> Shape:
@@ -132,10 +137,10 @@ class Convolution(Layer):
         """The top of ``x`` (N, C, ...), whose spatial axes are those of the layer from ``first`` on; any number."""
         spatial = weight.ndim - 2
         if spatial == 0:
-            return self.by_torch[1](x.unsqueeze(2), weight.unsqueeze(2), bias, groups=self.group).squeeze(2)
-        if spatial not in self.by_torch:
+            return self.by_torch()[1](x.unsqueeze(2), weight.unsqueeze(2), bias, groups=self.group).squeeze(2)
+        if spatial not in self.by_torch():
             return self.by_places(x, weight, bias, first)
-        return self.by_torch[spatial](
+        return self.by_torch()[spatial](
             x,
             weight,
             bias,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,6 +11,8 @@ from torch.nn import functional as F
 from caffe2torch.errors import LayerError
 from caffe2torch.layers.conv import Convolution
 from caffe2torch.layers.registry import Shape, register
+
+_DECONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 @register("Deconvolution")
@@ -18,7 +22,9 @@ class Deconvolution(Convolution):
     A spatial axis has stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad values afterwards.
     """
 
-    by_torch = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+    @staticmethod
+    def by_torch() -> dict[int, Callable[..., Tensor]]:
+        return _DECONVOLVE
 
     @staticmethod
     def weight_shape(in_channels: int, num_output: int, group: int) -> Shape:

@@ -76,8 +76,9 @@ class Im2col(Layer):
             return self._with_fast_gradient(x)
         batch, first, spatial = x.shape[: self.axis], self.axis + 1, len(self.kernel)
         windows = self._padded(x)
+        # The start is not named: torch.compile of torch 2.4 does not know the name.
         for place, (extent, stride, dilation) in enumerate(
-            zip(self.extents(), self.stride, self.dilation, strict=True), start=first
+            zip(self.extents(), self.stride, self.dilation, strict=True), first
         ):
             windows = windows.unfold(place, extent, stride)[..., ::dilation]
         # The axes are now batch, channel, places of the windows, places of the kernel, which belong after the channel.

@@ -59,9 +59,10 @@ class ShuffleChannel(Layer):
         return cls(group)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim > 2:
+        # torch's own takes three axes or more, and in torch 2.4 it has no gradient.
+        if x.ndim > 2 and not (x.requires_grad and torch.is_grad_enabled()):
             return F.channel_shuffle(x, self.group)
-        return x.reshape(len(x), self.group, -1).transpose(1, 2).flatten(1)
+        return x.reshape(len(x), self.group, -1, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
 
     def extra_repr(self) -> str:
         return f"group={self.group}"

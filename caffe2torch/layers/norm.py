@@ -141,7 +141,7 @@ class FusedBatchNorm(BatchNorm):
     def _by_batch(self, x: Tensor) -> Tensor:
         y, mean, variance = normalise_batch(x, *self._affine(), self.eps)
         with torch.no_grad():
-            share = torch.where(self.started > 0, 1.0 - self.fraction, 1.0)
+            share = torch.where(self.started > 0, 1.0 - self.fraction, 1.0).to(mean.dtype)
             self.mean.lerp_(mean, share)
             self.variance.lerp_(variance, share)
             self.started.fill_(1.0)

@@ -46,7 +46,8 @@ class Crop(Layer):
         return cls(offsets, axis)
 
     def forward(self, x: Tensor, window: Tensor) -> Tensor:
-        for index, offset in enumerate(self.offsets, start=self.axis):
+        # The start is not named: torch.compile of torch 2.4 does not know the name.
+        for index, offset in enumerate(self.offsets, self.axis):
             x = x.narrow(index, offset, window.shape[index])
         return x
 

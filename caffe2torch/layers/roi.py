@@ -252,7 +252,7 @@ def largest(x: Tensor, low: tuple[Tensor, Tensor], high: tuple[Tensor, Tensor], 
 def _levels(side: Tensor, size: int) -> int:
     """How many powers of two the table needs; all there are while nobody knows the values."""
     if torch.compiler.is_compiling() or side.is_meta or not side.numel():
-        return size.bit_length()
+        return int(math.log2(size)) + 1  # torch.compile of torch 2.4 stops at bit_length
     return int(side.max()).bit_length()
 
 
