@@ -285,4 +285,4 @@ class Solver:
 
 def _mixed(*numbers: int) -> int:
     """A seed of its own for each combination."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
