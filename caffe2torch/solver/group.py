@@ -8,6 +8,7 @@ takes number r. Gradients are averaged, as Caffe averages them over its GPUs, so
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -65,8 +66,13 @@ def join() -> Group:
 
 
 def leave(group: Group) -> None:
-    """End what ``join`` began."""
+    """End what ``join`` began, once gloo's threads have let go of the last tensors.
+
+    To free one they need Python's lock, and torch before 2.8 holds it while it waits for the threads to end: without
+    the pause many a training never ended. A barrier instead would hang where one process fails.
+    """
     if group.size > 1:
+        time.sleep(1.0)
         dist.destroy_process_group()
 
 
