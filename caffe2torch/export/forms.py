@@ -127,10 +127,18 @@ def captured(
 
 
 def write_pt2(path: Path, source: Source, state: Mapping[str, Tensor], *, half: bool, pictures: bool) -> None:
-    """A ``.pt2`` file for ``torch.export.load``."""
+    """A ``.pt2`` file for ``torch.export.load``; OutputError where torch cannot capture or write the net."""
     program = captured(source, state, half=half, pictures=pictures)
     with atomic_path(path) as temporary:
-        torch.export.save(program, temporary)
+        try:
+            torch.export.save(program, temporary)
+        except ValueError as error:
+            if source.inputs or state:
+                raise
+            raise OutputError(
+                f"torch.export of torch {torch.__version__} cannot write a net that has neither inputs nor weights: "
+                "use a later torch than 2.4, or another form"
+            ) from error
 
 
 def first_line(error: Exception) -> str:

@@ -39,6 +39,10 @@ def test_an_intricate_layer_in_onnx_gives_what_the_layer_gives(use: Use, tmp_pat
 def test_time_and_nets_without_inputs_are_captured(use: Use, tmp_path: Path) -> None:
     net, inputs = layer_net(use.text, list(use.shapes)), use.bottoms()
     source = write_source(net)
+    if torch.__version__.startswith("2.4.") and not (source.inputs or source.state):
+        with pytest.raises(OutputError, match="neither inputs nor weights: use a later torch"):
+            forms.write_pt2(tmp_path / "l.pt2", source, source.state, half=False, pictures=False)
+        pytest.skip("torch.export.save of torch 2.4 cannot write a net that has neither inputs nor weights")
     forms.write_pt2(tmp_path / "l.pt2", source, source.state, half=False, pictures=False)
     found = list(torch.export.load(tmp_path / "l.pt2").module()(*inputs))
     assert compare(reference_outputs(net, inputs), found).relative <= 1e-5
