@@ -57,6 +57,24 @@ def _window_sums(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) ->
     return F.avg_pool2d(x, kernel, stride) * float(kernel[0] * kernel[1])
 
 
+def _max_pool_with_mask(
+    x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int], ceil: bool = True
+) -> tuple[Tensor, Tensor]:
+    """The helper of that name, with padding just above the lowest number.
+
+    onnxruntime, at least from 1.18 to 1.28, finds no place in a window of nothing but the lowest one, and the exporter
+    counts places from that of the first corner.
+    """
+    info = torch.finfo(x.dtype)
+    lowest = max(-torch.finfo(torch.float32).max, info.min)
+    padded = helpers.pool_padded(x, kernel, stride, pad, ceil, lowest * (1 - info.eps))
+    top, index = F.max_pool2d(padded, kernel, stride, return_indices=True)
+    row, column = index // padded.shape[3] - pad[0], index % padded.shape[3] - pad[1]
+    inside = (row >= 0) & (row < x.shape[2]) & (column >= 0) & (column < x.shape[3])
+    mask = torch.where(inside, row * x.shape[3] + column, -1).to(x.dtype)
+    return torch.where(inside, top, lowest), mask
+
+
 def _largest(x: Tensor, count: int, axis: int) -> tuple[Tensor, Tensor]:
     """The helper of that name: ONNX's TopK also takes the first of equal values."""
     found = x.topk(count, axis)
@@ -80,7 +98,12 @@ def _own_symbolics() -> Iterator[None]:
         torch.onnx.unregister_custom_op_symbolic("aten::addcmul", OPSET)  # type: ignore[attr-defined]
 
 
-_REPLACED = {"lrn": _lrn, "largest": _largest, "window_sums": _window_sums}
+_REPLACED = {
+    "lrn": _lrn,
+    "largest": _largest,
+    "window_sums": _window_sums,
+    "max_pool_with_mask": _max_pool_with_mask,
+}
 """What stands for helpers of the source that the exporter cannot say, or says wrongly."""
 
 
