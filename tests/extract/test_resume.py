@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def kill(moment: str, folder: Path, out: Path) -> int:
     process = subprocess.run(
         [sys.executable, "-c", VICTIM, moment, str(folder), str(out)],
         check=False,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},  # a BLAS may be told its kernels there
         stderr=subprocess.DEVNULL,
         timeout=300,
     )
