@@ -20,6 +20,10 @@ from torch import distributed as dist
 _PATIENCE = timedelta(hours=12)
 """How long the others wait while the first one tests and writes snapshots."""
 
+_ENDS_BADLY = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 8)
+"""Whether torch holds Python's lock while it waits for gloo's threads, which need it to free the last tensors: without
+a pause many a training never ends. A barrier instead would hang where one process has failed."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -66,13 +70,10 @@ def join() -> Group:
 
 
 def leave(group: Group) -> None:
-    """End what ``join`` began, once gloo's threads have let go of the last tensors.
-
-    To free one they need Python's lock, and torch before 2.8 holds it while it waits for the threads to end: without
-    the pause many a training never ended. A barrier instead would hang where one process fails.
-    """
+    """End what ``join`` began."""
     if group.size > 1:
-        time.sleep(1.0)
+        if _ENDS_BADLY:
+            time.sleep(1.0)
         dist.destroy_process_group()
 
 
