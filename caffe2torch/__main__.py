@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from caffe2torch.cli import main
+from caffe2torch.cli import program
 
-raise SystemExit(main())
+raise SystemExit(program())

@@ -14,6 +14,7 @@ from types import ModuleType
 
 from caffe2torch import __version__
 from caffe2torch.errors import Caffe2TorchError, UsageError
+from caffe2torch.memory import keep_freed_memory
 
 COMMANDS = (
     *("extract", "evaluate", "search", "serve", "index", "train", "plot-log", "new-project"),
@@ -32,6 +33,12 @@ Caffe models in PyTorch, exactly.
   caffe2torch info deploy.prototxt x.caffemodel  what is in a net and its weights
   caffe2torch zoo                                the models known by name
 """
+
+
+def program(argv: Sequence[str] | None = None) -> int:
+    """``main`` in a process of its own, whose memory it may manage."""
+    keep_freed_memory()
+    return main(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,4 +144,4 @@ def _command(name: str) -> ModuleType:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(program())

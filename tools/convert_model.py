@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from caffe2torch.cli import main
+from caffe2torch.cli import program
 
 if __name__ == "__main__":
-    raise SystemExit(main(["convert", *sys.argv[1:]]))
+    raise SystemExit(program(["convert", *sys.argv[1:]]))

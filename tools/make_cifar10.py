@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from caffe2torch.cli import main
+from caffe2torch.cli import program
 
 if __name__ == "__main__":
-    raise SystemExit(main(["cifar10", *sys.argv[1:]]))
+    raise SystemExit(program(["cifar10", *sys.argv[1:]]))

@@ -26,8 +26,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from caffe2torch.memory import keep_freed_memory
-
 HELP = "MAP and precision at k, beside the published figures"
 
 
@@ -175,7 +173,6 @@ def run(args: argparse.Namespace) -> int:
     """Hash where pictures are given, measure, write and print."""
     from caffe2torch.commands.evaluating import evaluate, say_how_to_resume
 
-    keep_freed_memory()
     try:
         return evaluate(args)
     except KeyboardInterrupt:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caffe2torch.commands.progress import Steps
-from caffe2torch.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from caffe2torch.extract import Summary
@@ -74,7 +73,6 @@ def run(args: argparse.Namespace) -> int:
     from caffe2torch.commands.model_options import chosen_model
     from caffe2torch.extract import extract
 
-    keep_freed_memory()
     model = chosen_model(args, features=args.features)
     try:
         with Steps(quiet=args.quiet) as progress:

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caffe2torch.errors import UsageError
-from caffe2torch.memory import keep_freed_memory
 from caffe2torch.solver.events import Events
 
 if TYPE_CHECKING:
@@ -78,7 +77,6 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--max-iter {args.max_iter}: expected at least 0")
     if args.workers is not None and args.workers < 0:
         raise UsageError(f"--workers {args.workers}: expected at least 0")
-    keep_freed_memory()
     from caffe2torch.devices import exact_float32
     from caffe2torch.solver import group
     from caffe2torch.solver.signals import listening
