@@ -75,7 +75,7 @@ def decode(data: bytes, name: str, *, exif: bool = False, grey: bool | None = No
 
 
 def _imdecode(header: Header, name: str, flags: int) -> NDArray[np.uint8]:
-    reason = "" if header.kind != "GIF" else "; GIF needs OpenCV 4.11 or later"
+    reason = "" if header.kind != "GIF" else "; GIF needs OpenCV 4.12 or later"
     try:
         image = cv2.imdecode(np.frombuffer(header.data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:

@@ -21,8 +21,8 @@ RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 GREY = RGB[:, :, 0].copy()
 ALPHA = np.random.default_rng(1).integers(0, 256, (20, 30), dtype=np.uint8)
 BGR = RGB[:, :, ::-1]
-HAS_GIF = tuple(int(part) for part in cv2.__version__.split(".")[:2]) >= (4, 11)
-needs_gif = pytest.mark.skipif(not HAS_GIF, reason="OpenCV before 4.11 has no GIF decoder")
+HAS_GIF = tuple(int(part) for part in cv2.__version__.split(".")[:2]) >= (4, 12)
+needs_gif = pytest.mark.skipif(not HAS_GIF, reason="OpenCV before 4.12 has no GIF decoder")
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -122,7 +122,7 @@ def test_animated_gif_gives_its_first_picture() -> None:
 
 def test_gif_that_this_opencv_cannot_read_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "imdecode", lambda data, flags: None)
-    with pytest.raises(ImageError, match=r"GIF needs OpenCV 4\.11"):
+    with pytest.raises(ImageError, match=r"GIF needs OpenCV 4\.12"):
         decode(saved(palette(), "GIF"), "a.gif")
 
 
