@@ -32,6 +32,8 @@ class Step:
     watched: tuple[str, ...]
     """Blobs written here whose last value such a layer reads."""
     free: tuple[str, ...]
+    scale: str = ""
+    """Attribute name of the Scale that the module, a BatchNorm, does the work of as well; "": none."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,11 @@ class CaffeNet(nn.Module):
                 for blob, cut in zip(step.bottoms, step.detached, strict=True)
             ]
             layer: Layer = self._modules[step.module]  # type: ignore[assignment]
-            result = layer(*bottoms)
+            if step.scale:
+                scale = self.get_submodule(step.scale)
+                result = layer(*bottoms, scale.weight, scale.bias)
+            else:
+                result = layer(*bottoms)
             if step.overwritten:
                 alone = step.tops != step.bottoms
                 result = with_caffes_gradient(result, bottoms[0], layer, step.tops[0], last, alone)

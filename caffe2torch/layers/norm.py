@@ -73,22 +73,20 @@ class BatchNorm(Layer):
                 self._buffers[name] = blob.to(now.device)
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """``weight`` and ``bias`` (C) are those of a Scale layer that follows, to be applied in the same pass."""
         stored = not self.training if self.use_global_stats is None else self.use_global_stats
         channels_second = x if x.ndim > 1 else x.unsqueeze(1)
-        y = self._by_stored(channels_second) if stored else self._by_batch(channels_second)
+        y = (self._by_stored if stored else self._by_batch)(channels_second, weight, bias)
         return y if x.ndim > 1 else y.view_as(x)
 
-    def _affine(self) -> tuple[Tensor | None, Tensor | None]:
-        """The scale and the bias that follow; none here."""
-        return None, None
-
-    def _by_stored(self, x: Tensor) -> Tensor:
+    def _by_stored(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         # 1 / factor, and 0 where the factor is 0.
         factor = self.scale_factor.reciprocal().nan_to_num(math.nan, 0.0, 0.0)
         return torch.batch_norm(
             x,
-            *self._affine(),
+            weight,
+            bias,
             self.mean * factor,
             self.variance * factor,
             False,
@@ -97,8 +95,8 @@ class BatchNorm(Layer):
             torch.backends.cudnn.enabled,
         )
 
-    def _by_batch(self, x: Tensor) -> Tensor:
-        y, mean, variance = normalise_batch(x, None, None, self.eps)
+    def _by_batch(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        y, mean, variance = normalise_batch(x, weight, bias, self.eps)
         with torch.no_grad():
             self.mean.mul_(self.fraction).add_(mean)
             self.variance.mul_(self.fraction).add_(variance)
@@ -134,12 +132,13 @@ class FusedBatchNorm(BatchNorm):
         fill(self.weight, p.scale_filler if p.HasField("scale_filler") else Filler(value=1.0), generator=generator)
         fill(self.bias, p.bias_filler, generator=generator)
 
-    def _affine(self) -> tuple[Tensor, Tensor]:
-        """In half precision torch wants them in the type of the statistics."""
-        return self.weight.to(self.mean.dtype), self.bias.to(self.mean.dtype)
+    def forward(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """Takes ``x`` alone; scale and bias are its own."""
+        # In half precision torch wants them in the type of the statistics.
+        return super().forward(x, self.weight.to(self.mean.dtype), self.bias.to(self.mean.dtype))
 
-    def _by_batch(self, x: Tensor) -> Tensor:
-        y, mean, variance = normalise_batch(x, *self._affine(), self.eps)
+    def _by_batch(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        y, mean, variance = normalise_batch(x, weight, bias, self.eps)
         with torch.no_grad():
             share = torch.where(self.started > 0, 1.0 - self.fraction, 1.0).to(mean.dtype)
             self.mean.lerp_(mean, share)

@@ -78,8 +78,9 @@ class NearestUpsample(Layer):
     def forward(self, x: Tensor) -> Tensor:
         if self.scale == 1:
             return x
-        # "nearest" takes the place from i / scale, which may round to the one before.
-        return F.interpolate(x, (x.shape[2] * self.scale, x.shape[3] * self.scale), mode="nearest-exact")
+        # "nearest" takes the place from i / scale, which may round to the one before unless scale is a power of 2.
+        mode = "nearest-exact" if self.scale & (self.scale - 1) else "nearest"
+        return F.interpolate(x, (x.shape[2] * self.scale, x.shape[3] * self.scale), mode=mode)
 
     def extra_repr(self) -> str:
         return f"scale={self.scale}"

@@ -19,6 +19,7 @@ from caffe2torch.loading import build_net, copy_weights, fill, naming
 from caffe2torch.net import CaffeNet
 from caffe2torch.sharing import tie
 from caffe2torch.solver.group import Group
+from caffe2torch.solver.joining import join_scales
 from caffe2torch.solver.settings import NetChoice
 
 _CLASSES = {"SoftmaxWithLoss", "Accuracy", "MultinomialLogisticLoss", "InfogainLoss", "HingeLoss"}
@@ -110,6 +111,7 @@ def open_net(choice: NetChoice, root: Path, place: Place, seed: int, number: int
         graph = build_graph(choice.message, phase=choice.phase, level=choice.level, stages=choice.stages)
         _check_sources(graph)
         net = build_net(graph, root)
+    join_scales(net)
     net.report = fill(net)
     share = (place.group.rank, place.group.size) if choice.phase == "train" else (0, 1)
     seeds = (seed, number)
