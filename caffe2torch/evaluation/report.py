@@ -78,6 +78,7 @@ def to_dict(evaluation: Evaluation, rows: Sequence[Row]) -> dict[str, Any]:
         "queries": evaluation.queries.to_dict(),
         "database": evaluation.database.to_dict() if evaluation.database else None,
         "protocol": {
+            "bits": longest.bits,
             "leave_one_out": evaluation.database is None,
             "divisor": longest.divisor,
             "radius": longest.radius,
