@@ -72,7 +72,10 @@ def draw(path: Path, ours: Line, others: dict[str, Line], *, name: str, k: int) 
         axes.plot([every.index(b) for b in ours], ours.values(), marker="o", linewidth=3, color=OURS, zorder=5)
         for bits, value in ours.items():
             axes.annotate(f"{value:.4f}", (every.index(bits), value), (0, 7), textcoords="offset points", ha="center")
-        axes.annotate(name, (every.index(max(ours)), max(ours.values())), (0, 20), textcoords="offset points", ha="right")
+        last = list(ours)[-1]
+        axes.annotate(
+            name, (every.index(last), ours[last]), (0, 20), textcoords="offset points", ha="center", color=OURS
+        )
         axes.set_xticks(range(len(every)), [str(bits) for bits in every])
         axes.set(xlabel="bits", ylabel=f"MAP@{k}", ylim=(0, 1.05))
         axes.set_title(f"MAP@{k} on CIFAR-10", color=INK)
