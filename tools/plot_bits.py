@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from caffe2torch.errors import Caffe2TorchError, UsageError
-from caffe2torch.evaluation.figure import OURS, PAPERS
+from caffe2torch.evaluation.figure import OURS, PAPERS, spread
 from caffe2torch.evaluation.published import figures
 from caffe2torch.evaluation.report import SCORES
 from caffe2torch.figures import INK, MUTED, check_figure, settings
@@ -67,15 +67,13 @@ def draw(path: Path, ours: Line, others: dict[str, Line], *, name: str, k: int) 
         for method, line in others.items():
             colour, marker, dash = PAPERS.get(method, (MUTED, ".", ":"))
             axes.plot([every.index(b) for b in line], line.values(), marker=marker, linestyle=dash, color=colour)
-            last = list(line)[-1]
-            axes.annotate(method, (every.index(last), line[last]), (6, -9), textcoords="offset points", color=colour)
         axes.plot([every.index(b) for b in ours], ours.values(), marker="o", linewidth=3, color=OURS, zorder=5)
         for bits, value in ours.items():
             axes.annotate(f"{value:.4f}", (every.index(bits), value), (0, 7), textcoords="offset points", ha="center")
-        last = list(ours)[-1]
-        axes.annotate(
-            name, (every.index(last), ours[last]), (0, 20), textcoords="offset points", ha="center", color=OURS
-        )
+        ends = sorted((list(line.values())[-1], method) for method, line in {**others, name: ours}.items())
+        for (_, method), height in zip(ends, spread([end for end, _ in ends], 0.04), strict=True):
+            colour = OURS if method == name else PAPERS.get(method, (MUTED,))[0]
+            axes.annotate(method, (len(every) - 0.8, height), va="center", color=colour, annotation_clip=False)
         axes.set_xticks(range(len(every)), [str(bits) for bits in every])
         axes.set(xlabel="bits", ylabel=f"MAP@{k}", ylim=(0, 1.05))
         axes.set_title(f"MAP@{k} on CIFAR-10", color=INK)

@@ -90,7 +90,7 @@ def _draw_curves(axes: Any, precision: Floats, curves: Sequence[Curve], name: st
 def _name_ends(axes: Any, names: Sequence[tuple[float, int, str, str]], last: int) -> None:
     """Write each line's name right of its end, moved up or down where names would overlap."""
     ordered = sorted(names, key=lambda item: item[0])
-    heights = _spread([item[0] for item in ordered], APART)
+    heights = spread([item[0] for item in ordered], APART)
     for (end, place, text, colour), height in zip(ordered, heights, strict=True):
         axes.annotate(
             text,
@@ -106,7 +106,7 @@ def _name_ends(axes: Any, names: Sequence[tuple[float, int, str, str]], last: in
         )
 
 
-def _spread(values: Sequence[float], apart: float) -> list[float]:
+def spread(values: Sequence[float], apart: float) -> list[float]:
     """The ascending values moved as little as possible so that neighbours are ``apart``; blocks keep their centre."""
     blocks: list[tuple[float, int]] = []  # centre and number of each block of touching names
     for value in values:

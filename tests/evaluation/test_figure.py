@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from caffe2torch.errors import MissingPackageError, OutputError, UsageError
-from caffe2torch.evaluation.figure import APART, WITHOUT, _spread, draw
+from caffe2torch.evaluation.figure import APART, WITHOUT, draw, spread
 from caffe2torch.evaluation.published import curves
 from caffe2torch.figures import check_figure
 
@@ -63,13 +63,13 @@ def test_ours_stands_out_without_colour(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("values", [[0.9, 0.9, 0.9], [0.1, 0.11, 0.5, 0.505, 0.51], [0.2], [0.0, 0.5, 1.0]])
 def test_names_are_spread_and_keep_their_order(values: list[float]) -> None:
-    places = _spread(values, APART)
+    places = spread(values, APART)
     assert all(second - first >= APART - 1e-12 for first, second in pairwise(places))
     assert sum(places) == pytest.approx(sum(values))
 
 
 def test_names_with_room_stay_where_they_are() -> None:
-    assert _spread([0.0, 0.5, 1.0], APART) == pytest.approx([0.0, 0.5, 1.0])
+    assert spread([0.0, 0.5, 1.0], APART) == pytest.approx([0.0, 0.5, 1.0])
 
 
 def test_another_format_is_refused() -> None:
