@@ -243,9 +243,7 @@ def test_same_class_pairs_of_the_papers_demo_lie_nearer_than_others(reference: P
     assert max(same) < min(other)
 
 
-def test_pairs_of_our_own_samples_lie_nearer_than_others_but_for_one(tmp_path: Path) -> None:
-    """The samples are drawn, which the net has never seen: the grey cat gets a code near the planes'."""
+def test_same_class_pairs_of_our_own_samples_lie_nearer_than_others(tmp_path: Path) -> None:
     extract(Path(__file__).parent.parent.parent / "docs" / "samples", tmp_path / "codes.h5")
     same, other = pair_distances(tmp_path / "codes.h5")
-    assert sorted(same)[-2] < min(other)
-    assert max(same) < sum(other) / len(other)
+    assert max(same) < min(other)
