@@ -50,7 +50,7 @@ def with_caffes_gradient(
     """
     if not x.requires_grad or not y.requires_grad:
         return y
-    own = x.detach() if alone else None
+    own = x.detach() if alone or "input" in layer.backward_reads else None
     result: Tensor = with_backward(
         y, x, lambda g: layer.caffe_backward(g, last[top] if own is None else own, last[top])
     )

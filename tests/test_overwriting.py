@@ -139,6 +139,38 @@ def test_lrn_and_softmax_read_what_an_in_place_layer_made_of_their_tops() -> Non
     np.testing.assert_allclose(weight.grad.numpy().T[:2], expected, rtol=1e-4, atol=1e-6)
 
 
+def test_swish_in_place_keeps_its_sigmoid_and_reads_the_last_value() -> None:
+    torch.manual_seed(0)
+    made = net(
+        'name: "w" type: "Swish" bottom: "c" top: "c" swish_param { beta: 1.5 }',
+        'name: "p" type: "Power" bottom: "c" top: "c" power_param { power: 1 shift: -0.1 scale: 2 }',
+        'name: "s" type: "Sigmoid" bottom: "c" top: "c"',
+    )
+    first, value, given, found = gradient(made, "c")
+    sigmoid = 1 / (1 + np.exp(-1.5 * first))
+    diff = np.full_like(given, 2.0) ** 2  # of Power in place: both factors are this buffer
+    np.testing.assert_allclose(found, diff * (1.5 * value + sigmoid * (1 - 1.5 * value)), rtol=1e-4, atol=1e-6)
+
+
+def test_mvn_in_place_keeps_its_deviation_and_reads_the_last_value() -> None:
+    torch.manual_seed(0)
+    made = net(
+        'name: "v" type: "Reshape" bottom: "c" top: "v" reshape_param { shape { dim: 2 dim: 1 dim: 3 dim: 1 } }',
+        'name: "m" type: "MVN" bottom: "v" top: "v" mvn_param { eps: 0.01 }',
+        'name: "r" type: "ReLU" bottom: "v" top: "v"',
+    )
+    weight = made.layer("h").get_parameter("weight")
+    value = made.select("v")(torch.eye(3)[:2])["v"]
+    given = np.arange(6.0).reshape(2, 3) - 2
+    value.backward(torch.from_numpy(given).float().reshape(2, 1, 3, 1))
+    assert weight.grad is not None
+    c, y = weight.detach().double().numpy().T[:2], value.detach().double().numpy().reshape(2, 3)
+    diff = given * (y > 0)
+    pulled = diff - (y * (y * diff).sum(1, keepdims=True) + diff.sum(1, keepdims=True)) / 3
+    expected = pulled / (c.std(1, keepdims=True) + 0.01)
+    np.testing.assert_allclose(weight.grad.numpy().T[:2], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_the_usual_chain_keeps_to_autograd() -> None:
     in_place = ('name: "r" type: "ReLU" bottom: "c" top: "c"', 'name: "d" type: "Dropout" bottom: "c" top: "c"')
     made = net(*in_place, 'name: "s" type: "Sigmoid" bottom: "c" top: "s"', phase="train")

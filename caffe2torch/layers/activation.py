@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from caffe2torch.errors import LayerError
 from caffe2torch.fillers import Filler, fill
+from caffe2torch.layers.gradient import with_slopes
 from caffe2torch.layers.registry import Layer, Message, Shape, parameter, refuse, register
 
 
@@ -121,7 +122,7 @@ class Dropout(Layer):
 class Power(Layer):
     """(shift + scale x) ^ power.
 
-    Where shift + scale x is 0, Caffe's gradient for powers other than 0, 1 and 2 is 0 / 0; this one is the true limit.
+    The gradient for powers other than 0, 1 and 2 is power * scale * y / (shift + scale x): NaN where that is 0 / 0.
     """
 
     def __init__(self, power: float = 1.0, scale: float = 1.0, shift: float = 0.0) -> None:
@@ -147,9 +148,15 @@ class Power(Layer):
         if self.power * self.scale == 0.0:
             # A constant whatever x is, with a gradient of 0; sign keeps infinities from becoming NaN.
             return torch.full_like(x, 1.0 if self.power == 0.0 else _power(self.shift, self.power)) + 0.0 * x.sign()
-        y = x if self.scale == 1.0 else x * self.scale
-        y = y if self.shift == 0.0 else y + self.shift
-        return y if self.power == 1.0 else y.pow(self.power)
+        base = x if self.scale == 1.0 else x * self.scale
+        base = base if self.shift == 0.0 else base + self.shift
+        if self.power == 1.0:
+            return base
+        if self.power == 2.0 or not (torch.is_grad_enabled() and x.requires_grad):
+            return base.pow(self.power)
+        base = base.detach()
+        y = base.pow(self.power)
+        return with_slopes(y, (x, y / base * (self.power * self.scale)))
 
 
 def _power(base: float, power: float) -> float:

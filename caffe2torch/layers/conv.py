@@ -48,6 +48,8 @@ class Convolution(Layer):
         self.pad = tuple(pad or (0,) * spatial)
         self.dilation = tuple(dilation or (1,) * spatial)
         self.group, self.axis = group, axis
+        self.beyond: tuple[int, ...] = ()
+        """On each spatial axis, how far the kernel reaches beyond the padding; (): nowhere."""
         self._check(in_channels, num_output)
         self.weight = parameter((*self.weight_shape(in_channels, num_output, group), *kernel))
         self.bias = parameter((num_output,)) if bias else None
@@ -106,15 +108,7 @@ class Convolution(Layer):
         """Raise LayerError unless this bottom has the first one's shape and room for the kernel."""
         if shape != first:
             raise LayerError(f"the bottoms have different shapes {first} and {shape}: expected all the same")
-        for size, kernel, pad, dilation in zip(
-            shape[self.axis + 1 :], self.kernel, self.pad, self.dilation, strict=True
-        ):
-            extent = dilation * (kernel - 1) + 1
-            if extent > size + 2 * pad:
-                raise LayerError(
-                    f"the kernel covers {extent} values (size {kernel}, dilation {dilation}), but the input {shape} "
-                    f"has {size} + 2 x {pad} padding: make the kernel smaller or the input or pad larger"
-                )
+        self.beyond = reach_beyond(shape, self.axis, self.kernel, self.stride, self.pad, self.dilation)
 
     def fill(self, layer: Message, generator: torch.Generator | None = None) -> None:
         p = layer.convolution_param
@@ -130,7 +124,7 @@ class Convolution(Layer):
         batch = x.shape[: self.axis]
         if self.axis != 1:
             x = x.reshape(math.prod(batch), *x.shape[self.axis :])
-        y = self.compute(x, self.weight, self.bias)
+        y = self.compute(extended(x, self.beyond), self.weight, self.bias)
         return y if self.axis == 1 else y.reshape(*batch, *y.shape[1:])
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None, first: int = 0) -> Tensor:
@@ -167,6 +161,36 @@ class Convolution(Layer):
             f"{tuple(self.weight.shape)}, stride={self.stride}, pad={self.pad}, dilation={self.dilation}, "
             f"group={self.group}, bias={self.bias is not None}"
         )
+
+
+def reach_beyond(
+    shape: Shape,
+    axis: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    pad: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[int, ...]:
+    """How far the kernel reaches beyond the padded input on each axis after ``axis``; (): nowhere.
+
+    Caffe counts windows in whole numbers, rounded towards 0, so less than a stride may be missing: it takes zeros
+    there. Raises LayerError where more is.
+    """
+    beyond = []
+    for size, k, s, p, d in zip(shape[axis + 1 :], kernel, stride, pad, dilation, strict=True):
+        extent = d * (k - 1) + 1
+        beyond.append(max(0, extent - size - 2 * p))
+        if beyond[-1] >= s:
+            raise LayerError(
+                f"the kernel covers {extent} values (size {k}, dilation {d}), but the input {shape} "
+                f"has {size} + 2 x {p} padding: make the kernel smaller or the input or pad larger"
+            )
+    return tuple(beyond) if any(beyond) else ()
+
+
+def extended(x: Tensor, beyond: tuple[int, ...]) -> Tensor:
+    """``x`` with so many zeros behind each of its last axes."""
+    return F.pad(x, [size for more in reversed(beyond) for size in (0, more)]) if beyond else x
 
 
 def per_axis(p: Message, field: str, pair: str | None, spatial: int, *, default: int | None) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from caffe2torch.errors import LayerError
+from caffe2torch.layers.gradient import with_slopes
 from caffe2torch.layers.registry import Layer, Message, Shape, enum_name, register
 
 
@@ -17,14 +18,17 @@ class Eltwise(Layer):
     """SUM (with coefficients), PROD or MAX over any number of bottoms of one shape.
 
     MAX passes its gradient to one bottom only: of the first two the second wins a tie, later ones lose it. The gradient
-    of PROD is the product of the others; Caffe's ``stable_prod_grad: false`` (top / bottom) differs only at 0: NaN.
+    of PROD is the product of the others, or with ``stable_prod_grad: false`` top / bottom: NaN where that is 0 / 0.
     """
 
     bottoms = (2, None)
 
-    def __init__(self, operation: str = "SUM", coefficients: Sequence[float] = ()) -> None:
+    def __init__(
+        self, operation: str = "SUM", coefficients: Sequence[float] = (), *, stable_gradient: bool = True
+    ) -> None:
         super().__init__()
         self.operation, self.coefficients = operation, tuple(coefficients)
+        self.stable_gradient = stable_gradient
 
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Eltwise:
@@ -39,7 +43,7 @@ class Eltwise(Layer):
         for shape in bottom_shapes:
             if shape != bottom_shapes[0]:
                 raise LayerError(f"the bottoms have different shapes {bottom_shapes[0]} and {shape}")
-        return cls(operation, tuple(p.coeff))
+        return cls(operation, tuple(p.coeff), stable_gradient=p.stable_prod_grad)
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         if self.operation == "SUM":
@@ -52,6 +56,9 @@ class Eltwise(Layer):
         top = bottoms[0]
         for x in bottoms[1:]:
             top = top * x
+        if not self.stable_gradient and top.requires_grad:
+            top = top.detach()
+            return with_slopes(top, *((x, top / x.detach()) for x in bottoms))
         return top
 
     def _sum(self, bottoms: Sequence[Tensor]) -> Tensor:

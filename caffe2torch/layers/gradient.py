@@ -34,6 +34,25 @@ class _Clamped(torch.autograd.Function):
         return gradients[0], None, None
 
 
+def with_slopes(value: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
+    """``value`` exactly; the first tensor of each pair gets the gradient times the second, also where that is NaN."""
+    tensors, slopes = zip(*pairs, strict=True)
+    result: Tensor = _WithSlopes.apply(value.detach(), *tensors, *slopes)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _WithSlopes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *pairs: Tensor) -> Tensor:
+        ctx.save_for_backward(*pairs[len(pairs) // 2 :])
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        slopes = ctx.saved_tensors
+        return None, *(gradients[0] * slope for slope in slopes), *(None for _ in slopes)
+
+
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def with_backward(value: Tensor, x: Tensor, backward: Callable[[Tensor], Tensor]) -> Tensor:
     """``value`` exactly; ``backward`` turns its gradient into that of ``x``.

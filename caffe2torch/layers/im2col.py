@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caffe2torch.errors import LayerError
-from caffe2torch.layers.conv import per_axis
+from caffe2torch.layers.conv import extended, per_axis, reach_beyond
 from caffe2torch.layers.registry import Layer, Message, Shape, canonical_axis, register
 
 
@@ -36,6 +36,8 @@ class Im2col(Layer):
         self.pad = tuple(pad or (0,) * len(self.kernel))
         self.dilation = tuple(dilation or (1,) * len(self.kernel))
         self.axis = axis
+        self.beyond: tuple[int, ...] = ()
+        """As Convolution's."""
         for field, values, least in (
             ("kernel size", self.kernel, 1),
             ("stride", self.stride, 1),
@@ -59,12 +61,7 @@ class Im2col(Layer):
             dilation=per_axis(p, "dilation", None, spatial, default=1),
             axis=axis,
         )
-        for size, extent, pad in zip(shape[axis + 1 :], made.extents(), made.pad, strict=True):
-            if extent > size + 2 * pad:
-                raise LayerError(
-                    f"the kernel covers {extent} values, but the input {shape} has {size} + 2 x {pad} padding: "
-                    "make the kernel smaller or the input or pad larger"
-                )
+        made.beyond = reach_beyond(shape, axis, made.kernel, made.stride, made.pad, made.dilation)
         return made
 
     def extents(self) -> tuple[int, ...]:
@@ -72,6 +69,7 @@ class Im2col(Layer):
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
+        x = extended(x, self.beyond)
         if len(self.kernel) == 2 and x.requires_grad and torch.is_grad_enabled():
             return self._with_fast_gradient(x)
         batch, first, spatial = x.shape[: self.axis], self.axis + 1, len(self.kernel)

@@ -31,8 +31,8 @@ class MVN(Layer):
         if len(bottom_shapes[0]) > 4:
             raise LayerError(f"the bottom has shape {bottom_shapes[0]}: expected at most 4 axes (N, C, H, W)")
         made = cls(normalize_variance=p.normalize_variance, across_channels=p.across_channels, eps=p.eps)
-        if p.normalize_variance and list(layer.top) != list(layer.bottom):
-            made.backward_reads = frozenset({"top"})
+        if p.normalize_variance:
+            made.backward_reads = frozenset({"top", "input"})  # of the input its deviation, which Caffe keeps
         return made
 
     def caffe_backward(self, gradient: Tensor, bottom: Tensor, top: Tensor) -> Tensor:

@@ -13,7 +13,9 @@ from caffe2torch.layers.registry import Layer, Message, Shape, register
 
 @register("Swish")
 class Swish(Layer):
-    """x * sigmoid(beta x)."""
+    """x * sigmoid(beta x). Caffe keeps the sigmoid, and takes the rest of the gradient from the top."""
+
+    backward_reads = frozenset({"top", "input"})
 
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__()
@@ -21,10 +23,7 @@ class Swish(Layer):
 
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Swish:
-        made = cls(layer.swish_param.beta)
-        if list(layer.top) != list(layer.bottom):
-            made.backward_reads = frozenset({"top"})
-        return made
+        return cls(layer.swish_param.beta)
 
     def caffe_backward(self, gradient: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
         y = top * self.beta

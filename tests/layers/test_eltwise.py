@@ -1,4 +1,4 @@
-"""Eltwise's maximum where values are equal, infinite or no numbers, against Caffe's rule written out."""
+"""Eltwise where values are equal, zero, infinite or no numbers, against Caffe's rules written out."""
 
 from __future__ import annotations
 
@@ -28,3 +28,17 @@ def test_maximum_of_three_changes_no_bottom() -> None:
     assert top.tolist() == [5.0, 2.0, 1.0]
     for x, old in zip(bottoms, before, strict=True):
         torch.testing.assert_close(x, old, equal_nan=True, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_the_unstable_gradient_of_a_product_is_top_over_bottom(gradient: bool) -> None:
+    columns = zip(*[(a, b, c) for a in (0.0, 2.0, -0.5) for b in (0.0, -3.0) for c in (1.5, 0.0)], strict=True)
+    bottoms = [torch.tensor(column, requires_grad=gradient) for column in columns]
+    top = Eltwise("PROD", stable_gradient=False)(*bottoms)
+    expected = bottoms[0].detach() * bottoms[1].detach() * bottoms[2].detach()
+    torch.testing.assert_close(top.detach(), expected, rtol=0, atol=0)
+    if gradient:
+        given = torch.arange(1.0, 13.0)
+        top.backward(given)
+        for x in bottoms:
+            torch.testing.assert_close(x.grad, given * (expected / x.detach()), equal_nan=True)

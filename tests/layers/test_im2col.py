@@ -48,6 +48,28 @@ def test_im2col_equals_its_definition(
     np.testing.assert_array_equal(found.numpy(), naive(x.numpy(), *given).astype(np.float32))
 
 
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize(
+    "settings, kernel, stride, pad",
+    [("kernel_size: 5 stride: 2", 5, 2, 0), ("kernel_size: 9 stride: 4 pad: 1", 9, 4, 1)],
+)
+def test_a_kernel_reaches_beyond_the_padding_by_less_than_a_stride(
+    settings: str, kernel: int, stride: int, pad: int, gradient: bool
+) -> None:
+    """Caffe's (size + 2 pad - kernel) / stride + 1 is 1 there: whole numbers are rounded towards 0."""
+    size = kernel - 2 * pad - stride + 1
+    x = torch.rand(2, 3, size, size + 1, generator=torch.Generator().manual_seed(1)).requires_grad_(gradient)
+    wide = np.pad(x.detach().numpy(), [(0, 0), (0, 0), (0, stride - 1), (0, stride - 2)])
+    expected = naive(wide, (kernel,) * 2, (stride,) * 2, (pad,) * 2, (1, 1)).astype(np.float32)
+    assert expected.shape[2:] == (1, 1)
+    found = layer(f'type: "Im2col" convolution_param {{ {settings} }}', [tuple(x.shape)])(x)
+    np.testing.assert_array_equal(found.detach().numpy(), expected)
+    if gradient:
+        found.sum().backward()
+        assert x.grad is not None
+        assert (x.grad == 1).all()
+
+
 def test_axes_before_the_channel_axis_are_batch_axes() -> None:
     x = torch.rand(2, 3, 2, 4, 5, generator=torch.Generator().manual_seed(1))
     found = layer('type: "Im2col" convolution_param { kernel_size: 2 axis: -3 }', [tuple(x.shape)])(x)

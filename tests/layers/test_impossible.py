@@ -82,7 +82,7 @@ CASES = [
     ('type: "Reshape" reshape_param { axis: 5 }', "reshape_param.axis is 5"),
     (deconv("num_output: 2 kernel_size: 2 pad: 4"), r"over 7 .* and pad 4 takes 8 of them: make pad smaller"),
     (deconv("num_output: 3 kernel_size: 3 group: 2"), "and num_output 3"),
-    ('type: "Im2col" convolution_param { kernel_size: 7 }', r"covers 7 values, but .* has 6 \+ 2 x 0 padding"),
+    ('type: "Im2col" convolution_param { kernel_size: 7 }', r"covers 7 values .* has 6 \+ 2 x 0 padding"),
     ('type: "Im2col" convolution_param { kernel_size: 2 stride: 0 }', r"stride is \(0, 0\)"),
     ('type: "Im2col" convolution_param { kernel_size: 2 axis: 3 }', "has no axis after axis 3"),
     ('type: "SPP"', "pyramid_height is 0: expected at least 1"),

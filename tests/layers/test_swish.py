@@ -23,7 +23,7 @@ def test_swish_and_its_gradient_equal_their_definition(beta: float) -> None:
     assert x.grad is not None
     np.testing.assert_allclose(y.detach().numpy(), expected, rtol=1e-12)
     np.testing.assert_allclose(x.grad.numpy(), gradient, rtol=1e-9, atol=1e-12)
-    assert made.backward_reads == {"top"}
+    assert made.backward_reads == {"top", "input"}
     top = torch.full_like(x, 0.25)  # what a later layer has put there
     found = made.caffe_backward(torch.ones_like(x), x.detach(), top)
     np.testing.assert_allclose(found.detach().numpy(), beta * 0.25 + sigmoid * (1 - beta * 0.25), rtol=1e-12)

@@ -16,6 +16,7 @@ def convolution(layer: Convolution, call: Call) -> str | list[str]:
     spatial = len(layer.kernel)
     if spatial > 3:
         call.refuse(f"its kernel has {spatial} axes, and torch's modules have at most 3")
+    _check_reach(layer, call)
     transposed = isinstance(layer, Deconvolution)
     shape = layer.weight.shape
     groups = layer.group
@@ -64,6 +65,11 @@ def _applied(module: str, x: str, axis: int, spatial: int) -> str:
     return f"{y}.unflatten(0, {batch})" if axis > 1 else y
 
 
+def _check_reach(layer: Convolution | Im2col, call: Call) -> None:
+    if layer.beyond:
+        call.refuse("its kernel is larger than the padded input, which Caffe allows and torch does not")
+
+
 def same(values: tuple[int, ...]) -> str:
     """One number where all are equal, as torch's modules take it."""
     return str(values[0]) if len(set(values)) == 1 else str(values)
@@ -73,6 +79,7 @@ def same(values: tuple[int, ...]) -> str:
 def im2col(layer: Im2col, call: Call) -> str:
     if len(layer.kernel) != 2 or layer.axis != 1:
         call.refuse("torch's unfold has two spatial axes after the channels, this layer has others")
+    _check_reach(layer, call)
     places = call.top_shapes[0][2:]
     arguments = f"{layer.kernel}, dilation={layer.dilation}, padding={layer.pad}, stride={layer.stride}"
     call.note(f"its result is written for planes of {call.shape[2]} x {call.shape[3]} only")
