@@ -14,7 +14,7 @@ from caffe2torch.errors import GraphError, LayerError
 from caffe2torch.graph import Graph, Node, ParamSpec
 from caffe2torch.layers import registry
 from caffe2torch.layers.registry import Layer, Shape
-from caffe2torch.net import CaffeNet, Structure
+from caffe2torch.net import CaffeNet, Structure, detached
 from caffe2torch.sharing import tie
 
 AUTOMATIC = "(automatic)"
@@ -47,7 +47,14 @@ def build(graph: Graph, input_shapes: Mapping[str, Shape]) -> CaffeNet:
     graph = graph.with_tops(automatic)
     _share(graph, attributes, modules)
     _freeze(graph, attributes, modules)
-    structure = Structure(graph, attributes, {b: shapes[b] for b in graph.inputs}, shapes, losses)
+    structure = Structure(
+        graph,
+        attributes,
+        {b: shapes[b] for b in graph.inputs},
+        shapes,
+        losses,
+        _replaced(graph, [modules[attributes[node.index]] for node in graph.nodes], losses),
+    )
     sinks = [node.index for node in graph.nodes if modules[attributes[node.index]].sink]
     return CaffeNet(structure, modules, tuple(dict.fromkeys((*graph.outputs, *losses))), sinks)
 
@@ -98,8 +105,40 @@ def _all_tops(node: Node, layer: Layer, made: int, taken: set[str]) -> tuple[str
 
 
 def _losses(node: Node, layer: Layer, tops: tuple[str, ...]) -> dict[str, float]:
+    if node.loss_weight and len(node.loss_weight) != len(tops):
+        raise GraphError(
+            f"layer {node.name!r} ({node.type}): loss_weight is given {len(node.loss_weight)} times, "
+            f"expected none or {len(tops)} (once per top)"
+        )
     weights = node.loss_weight or ((1.0,) + (0.0,) * (len(tops) - 1) if layer.loss else ())
     return {top: weight for top, weight in zip(tops, weights, strict=False) if weight}
+
+
+def _replaced(graph: Graph, layers: Sequence[Layer], losses: Mapping[str, float]) -> frozenset[str]:
+    """Loss blobs of no stated weight whose gradient of 1 Caffe loses, because another layer reads them.
+
+    A reader that leads to a loss puts its gradient in its place. If no reader of any top does, Caffe skips the
+    backward of the loss layer. (A stated ``loss_weight`` counts as a reader of its own, and stays.)
+    """
+    leads: set[str] = set(losses)
+    """Blobs from which a loss is reached."""
+    carried: set[str] = set()
+    read: set[str] = set()
+    found: set[str] = set()
+    for node, layer in reversed(list(zip(graph.nodes, layers, strict=True))):
+        skipped = carried.isdisjoint(node.tops) and read.issuperset(node.tops)
+        if layer.loss and not node.loss_weight and (node.tops[0] in carried or skipped):
+            found.add(node.tops[0])
+        contributes = not leads.isdisjoint(node.tops)
+        cut = detached(node, layer, forced=graph.force_backward)
+        for blob, no in zip(node.bottoms, cut, strict=True):
+            if blob in node.tops:
+                continue
+            read.add(blob)
+            if contributes:
+                leads.add(blob)
+                carried |= set() if no else {blob}
+    return frozenset(found)
 
 
 def _share(graph: Graph, attributes: Mapping[int, str], modules: Mapping[str, Layer]) -> None:

@@ -265,7 +265,7 @@ class _Wiring:
             raise GraphError(f"{self._place(layer)}: it has no type")
         for what, given, expected in (
             ("propagate_down", len(layer.propagate_down), len(layer.bottom)),
-            ("loss_weight", len(layer.loss_weight), len(layer.top)),
+            ("loss_weight", len(layer.loss_weight), len(layer.top) or 1),  # a loss may leave its top unnamed
         ):
             if given and given != expected:
                 raise GraphError(

@@ -59,6 +59,8 @@ class Structure:
     """The shape of every blob after the whole pass, for the net's own input shapes."""
     loss_weights: Mapping[str, float]
     """Blob -> weight, for every blob that is part of the loss."""
+    replaced: frozenset[str] = frozenset()
+    """Losses whose own gradient is lost, because a later layer reads them: Caffe's backward overwrites it."""
 
 
 class CaffeNet(nn.Module):
@@ -152,7 +154,12 @@ class CaffeNet(nn.Module):
 
     def loss(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of the loss blobs among ``outputs``, as Caffe's ForwardBackward returns it."""
-        terms = [weight * outputs[blob].sum() for blob, weight in self.loss_weights.items() if blob in outputs]
+        replaced = self.structure.replaced
+        terms = [
+            weight * (outputs[blob].detach() if blob in replaced else outputs[blob]).sum()
+            for blob, weight in self.loss_weights.items()
+            if blob in outputs
+        ]
         if not terms:
             raise UsageError(f"net {self.structure.graph.name!r} has no loss among its outputs")
         return torch.stack(terms).sum()
@@ -229,7 +236,7 @@ def _plan(
                 module=structure.attributes[node.index],
                 bottoms=node.bottoms,
                 tops=node.tops,
-                detached=_detached(node, layer, forced=graph.force_backward),
+                detached=detached(node, layer, forced=graph.force_backward),
                 refreshed=refreshed,
                 overwritten=index in late,
                 watched=tuple(blob for blob in node.writes if blob in watched),
@@ -241,7 +248,7 @@ def _plan(
     return tuple(steps)
 
 
-def _detached(node: Node, layer: Layer, *, forced: bool) -> tuple[bool, ...]:
+def detached(node: Node, layer: Layer, *, forced: bool) -> tuple[bool, ...]:
     """Where Caffe propagates nothing: labels, and ``propagate_down: false`` unless ``force_backward`` overrides it."""
     asked = node.propagate_down or (True,) * len(node.bottoms)
     return tuple(i in layer.no_gradient or not (ask or forced) for i, ask in enumerate(asked))

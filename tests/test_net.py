@@ -220,6 +220,47 @@ def test_a_loss_layer_without_top_gets_one_and_counts() -> None:
     assert made.loss_weights == {"(automatic)": 1.0}
     outputs = made(-torch.ones(2, 3))
     assert made.loss(outputs).item() == pytest.approx(6 / 4)
+    made = net(text)
+    assert made.loss_weights == {"(automatic)": 3.0}
+    with pytest.raises(GraphError, match="loss_weight is given 2 times, expected none or 1"):
+        net(text.replace("loss_weight: 3", "loss_weight: 3 loss_weight: 1"))
+
+
+READ = """layer { name: "s" type: "Scale" bottom: "x" top: "y" }
+layer { name: "l" type: "EuclideanLoss" bottom: "y" bottom: "x" top: "l" WEIGHT } """
+TWICE = 'layer { name: "p" type: "Power" bottom: "l" top: "p" loss_weight: 1 power_param { scale: 2 } }'
+
+
+@pytest.mark.parametrize(
+    "weight, reader, factor",
+    [
+        ("", "", 1),
+        ("", TWICE, 2),  # the reader's gradient is written over the 1
+        ("loss_weight: 1", TWICE, 3),
+        ("", 'layer { name: "q" type: "Silence" bottom: "l" }', 0),  # so Caffe takes the loss to need no backward
+        ("loss_weight: 1", 'layer { name: "q" type: "Silence" bottom: "l" }', 1),
+        ("", TWICE + 'layer { name: "q" type: "Silence" bottom: "l" }', 2),
+        ("", TWICE.replace("loss_weight: 1", "loss_weight: 1 propagate_down: false"), 0),
+        (
+            "",
+            TWICE.replace('top: "p"', 'top: "l"').replace("loss_weight: 1", ""),
+            4,
+        ),  # in place: both factors are one blob
+    ],
+)
+def test_a_loss_that_another_layer_reads_keeps_only_a_weight_that_is_stated(
+    weight: str, reader: str, factor: float
+) -> None:
+    made = net(READ.replace("WEIGHT", weight) + reader)
+    made.layer("s").get_parameter("weight").data.fill_(3.0)
+    loss = made.loss(made(torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 1.0]])))
+    if factor == 0:
+        assert not loss.requires_grad
+        return
+    loss.backward()
+    # d/dw of sum((w x - x)^2) / 2 / N, channel by channel
+    expected = factor * 2 * torch.tensor([1.0, 4.0, 1.0]) / 2
+    torch.testing.assert_close(made.layer("s").get_parameter("weight").grad, expected)
 
 
 def test_propagate_down_false_cuts_the_gradient() -> None:

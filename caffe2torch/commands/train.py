@@ -41,9 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start.add_argument(
         "--weights",
         metavar="FILE[,FILE]",
-        help=".caffemodel files to copy weights from, by layer name; what they lack keeps its filler's values",
+        help=".caffemodel files to copy weights from, by layer name, in place of the solver's own; what they lack "
+        "keeps its filler's values",
     )
     start.add_argument("--snapshot", metavar="FILE", help="a .solverstate to go on from, ours or Caffe's")
+    start.add_argument("--level", type=int, metavar="N", help="level of the training net, in place of the solver's")
+    start.add_argument("--stage", metavar="NAME[,NAME]", help="stages of the training net, besides the solver's")
     start.add_argument("--seed", type=int, metavar="N", help="for all that is random, unless random_seed is given")
     running = parser.add_argument_group("how it runs")
     running.add_argument("--root", metavar="DIR", help="where relative paths in the solver and its net start")
@@ -106,7 +109,9 @@ def _solver(args: argparse.Namespace, here: Group) -> Solver:
     device = (
         f"cuda:{local_rank()}" if here.size > 1 and args.device == "auto" and torch.cuda.is_available() else args.device
     )
-    settings = read_settings(args.solver, root=args.root)
+    settings = read_settings(args.solver, root=args.root, level=args.level, stages=_names(args.stage))
+    if args.weights or args.snapshot:
+        settings.parameters.ClearField("weights")  # those of the command line stand in their place, as in Caffe
     if args.max_iter is not None:
         settings.parameters.max_iter = args.max_iter
     solver = Solver(
@@ -117,12 +122,16 @@ def _solver(args: argparse.Namespace, here: Group) -> Solver:
             workers=min(4, cores()) if args.workers is None else args.workers,
             group=here,
         ),
-        weights=[Path(name).absolute() for name in (args.weights or "").split(",") if name],
+        weights=[Path(name).absolute() for name in _names(args.weights)],
         seed=args.seed,
     )
     if args.snapshot:
         solver.restore(args.snapshot)
     return solver
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 def _train(solver: Solver, args: argparse.Namespace) -> int:

@@ -29,6 +29,10 @@ class Parameter(Layer):
     def fill(self, layer: Message, generator: torch.Generator | None = None) -> None:
         fill(self.weight, Filler())
 
+    def overwritten_gradients(self, bottom_shapes: Sequence[Shape]) -> tuple[str, ...]:
+        """The layer that reads the top writes its gradient, and the blob's is the same memory."""
+        return self.blobs
+
     def forward(self) -> Tensor:
         return self.weight.view_as(self.weight)
 

@@ -56,7 +56,7 @@ class Layer(nn.Module):
     caffe_type: ClassVar[str] = ""
     blobs: tuple[str, ...] = ()
     loss: ClassVar[bool] = False
-    sink: ClassVar[bool] = False
+    sink: bool = False
     no_gradient: tuple[int, ...] = ()
     bottoms: ClassVar[tuple[int, int | None]] = (1, 1)
     tops: ClassVar[tuple[int, int | None]] = (1, 1)
@@ -64,6 +64,7 @@ class Layer(nn.Module):
     backward_reads: frozenset[str] = frozenset()
     """What Caffe's backward reads of "top", "bottom" and "bottom's sign", for a layer that has ``caffe_backward``.
 
+    "input" is what Caffe has kept of the bottom as it was: ``caffe_backward`` then gets that, also in place.
     The net uses that only where an in-place layer has overwritten what is read; otherwise autograd serves.
     """
 
@@ -88,6 +89,13 @@ class Layer(nn.Module):
     def caffe_backward(self, gradient: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
         """What Caffe's backward makes of the top's gradient, given what the blobs then hold (one tensor in place)."""
         raise NotImplementedError
+
+    def overwritten_gradients(self, bottom_shapes: Sequence[Shape]) -> tuple[str, ...]:
+        """Attribute names of the blobs whose gradient Caffe's backward overwrites, instead of adding to it.
+
+        With ``iter_size`` above 1 only the last pass then counts.
+        """
+        return ()
 
     def top_shapes(self, bottom_shapes: Sequence[Shape]) -> list[Shape] | None:
         """The largest shapes the tops can have, for layers whose shapes depend on the values of their bottoms.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -42,6 +43,14 @@ class Scale(Layer):
             fill(self.weight, p.filler if p.HasField("filler") else Filler(value=1.0), generator=generator)
         if self.bias is not None:
             fill(self.bias, p.bias_filler, generator=generator)
+
+    def overwritten_gradients(self, bottom_shapes: Sequence[Shape]) -> tuple[str, ...]:
+        """The weight's, where it is as large as the bottom, or meets no axis before it (a batch of one picture)."""
+        if self.weight is None:
+            return ()
+        x, count = bottom_shapes[0], self.weight.numel()
+        once = math.prod(x) == count or (math.prod(x[: self.axis]) == 1 and count > 1)
+        return ("weight",) if once else ()
 
     def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         weight = self.weight if weight is None else weight

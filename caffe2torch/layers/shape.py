@@ -184,7 +184,9 @@ class Silence(Layer):
 
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Silence:
-        return cls()
+        made = cls()
+        made.sink = layer.phase == 0  # in training the layers above it learn statistics
+        return made
 
     def forward(self, *bottoms: Tensor) -> tuple[()]:
         return ()

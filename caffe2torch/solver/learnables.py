@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,17 +27,24 @@ class Learnable:
     value: Tensor
     lr_mult: float
     decay_mult: float
+    overwritten: bool = False
+    """Whether Caffe's backward puts its gradient in place of that of the passes before."""
 
 
 def learnables(net: CaffeNet) -> list[Learnable]:
     """The learnable blobs of a net in Caffe's order; statistics (BatchNorm's) are among them with a rate of 0."""
     found: dict[int, Learnable] = {}
+    shapes = net.blob_shapes
     for node, layer in net.built():
+        overwritten = layer.overwritten_gradients([shapes[blob] for blob in node.bottoms])
         for index, (name, blob) in enumerate(layer.blob_items()):
             value = owned(layer, name)
             spec = node.params[index] if index < len(node.params) else ParamSpec()
             rate = spec.lr_mult if isinstance(blob, nn.Parameter) or isinstance(value, nn.Parameter) else 0.0
-            found.setdefault(id(value), Learnable(f"{node.name}:{index}", value, rate, spec.decay_mult))
+            blob_of = Learnable(f"{node.name}:{index}", value, rate, spec.decay_mult, name in overwritten)
+            first = found.setdefault(id(value), blob_of)
+            if blob_of.overwritten and not first.overwritten:
+                found[id(value)] = replace(first, overwritten=True)
     return list(found.values())
 
 
@@ -55,6 +62,12 @@ class Updater:
         self._idle = [self.rule.linear and blob.lr_mult == 0 for blob in self.learnables]
         """Those that neither change nor gather a history."""
 
+    def begin_pass(self) -> None:
+        """Forget the gradients of earlier passes that Caffe's next backward overwrites."""
+        for blob in self.learnables:
+            if blob.overwritten:
+                blob.value.grad = None
+
     @torch.no_grad()
     def apply(self, rate: float, iteration: int) -> float | None:
         """Clip, divide by ``iter_size``, decay and update, in this order; the gradients are used up.
@@ -66,6 +79,7 @@ class Updater:
         scale = 1.0 if norm is None else p.clip_gradients / norm
         for blob, histories, idle in zip(self.learnables, self._histories, self._idle, strict=True):
             if idle:
+                blob.value.grad = None  # there is one under force_backward
                 continue
             gradient = torch.zeros_like(blob.value) if blob.value.grad is None else blob.value.grad
             if scale != 1.0:

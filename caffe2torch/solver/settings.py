@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,15 +49,27 @@ class Settings:
     in, as in Caffe."""
 
 
-def read_settings(path: str | Path, *, root: str | Path | None = None, schema: Schema | None = None) -> Settings:
+def read_settings(
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    level: int | None = None,
+    stages: Sequence[str] = (),
+    schema: Schema | None = None,
+) -> Settings:
     """Read a solver prototxt and the nets it names.
 
+    ``level`` stands in place of the level of the training net, ``stages`` are added to its stages (``train_state``).
     Relative paths start at ``root``; without it, at the current folder as in Caffe, or, where the solver's net is not
     found there, at the solver file's own folder. Nets that are not below ``root`` may lie beside the solver file.
     Raises PrototxtError for anything Caffe refuses.
     """
     path = Path(path)
     p = prototxt.read_solver(path, schema=schema)
+    if level is not None:
+        p.train_state.level = level
+    if stages:
+        p.train_state.stage.extend(stages)
     for problem in _problems(p):
         raise PrototxtError(problem, path=str(path))
     start = Path(root) if root is not None else _root(p, path)

@@ -59,6 +59,8 @@ class Solver:
         self.last_snapshot: Path | None = None
         self._unsaved = False
         """Whether the last snapshot on the way could not be written."""
+        self._told = False
+        """Whether it was said that nothing learns."""
         self._begun: tuple[int, ...] | None = None
         """Batches taken when the iteration began that is not done yet, which is where a snapshot goes on."""
         self.wish: Callable[[], Wish] = lambda: Wish.NONE
@@ -69,7 +71,8 @@ class Solver:
         self.train = open_net(settings.train, settings.root, self.place, self.seed, 0)
         if not self.train.net.loss_weights:
             raise GraphError(f"{settings.train.path}: the training net has no loss, so there is nothing to learn from")
-        files = [name for names in self.parameters.weights for name in names.split(",")] + list(weights)
+        own = [name.strip() for names in self.parameters.weights for name in names.split(",")]
+        files = [*own, *weights]
         self.reports = [(str(file), self.load(file)) for file in files]
         self.tests = [
             open_net(choice, settings.root, self.place, self.seed, index)
@@ -134,7 +137,7 @@ class Solver:
             total = 0.0
             for _ in range(p.iter_size):
                 outputs, loss = self._forward(self.train)
-                loss.backward()  # type: ignore[no-untyped-call]
+                self._backward(loss)
                 total += loss.item()
                 self.events.passed(self, outputs)
             total, stop, save = self._agree(total / p.iter_size)
@@ -193,6 +196,18 @@ class Solver:
         with self.place.precision():
             outputs = fed.forward()
             return outputs, fed.net.loss(outputs)
+
+    def _backward(self, loss: Tensor) -> None:
+        self.updater.begin_pass()
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        elif not self._told:
+            self._told = True
+            warnings.warn(
+                f"{self.settings.train.path}: no parameter gets a gradient, so nothing is learned, as in Caffe: "
+                "look for lr_mult: 0, propagate_down: false, and a loss without loss_weight that another layer reads",
+                stacklevel=4,
+            )
 
     def _diverged(self, found: str) -> TrainingError:
         last = f"; the last snapshot is {self.last_snapshot}" if self.last_snapshot else ""

@@ -220,7 +220,7 @@ def _gradients(trial: Trial, inputs: Mapping[str, Tensor], outputs: Mapping[str,
     total = torch.zeros(())
     for key, value in given.items():
         kind, _, blob = key.partition(":")
-        if kind == "loss_weight" or (kind == "topdiff" and forced):
+        if (kind == "loss_weight" and blob not in net.structure.replaced) or (kind == "topdiff" and forced):
             total = total + (outputs[blob] * torch.from_numpy(value)).sum()
     if total.requires_grad:
         torch.autograd.backward(total)
