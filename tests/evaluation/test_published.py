@@ -77,7 +77,7 @@ def test_a_figure_is_met_to_its_printed_digits() -> None:
         pytest.param({"bits": 12, "k": 1000}, 0.8930, id="12 bits"),
         pytest.param({"bits": 64, "k": 50000}, 0.91376, id="all ranks"),
         pytest.param({"bits": 48, "k": 1000, "model": "ssdh_cifar10_48_2016"}, 0.899731, id="by model"),
-        pytest.param({"bits": 48, "k": 50000, "model": "ssdh48_small"}, 0.938461, id="the bundled model"),
+        pytest.param({"bits": 48, "k": 50000, "model": "ssdh48_small"}, 0.939895, id="the bundled model"),
         pytest.param({"metric": "accuracy", "bits": 48, "model": "ssdh_vgg16_48"}, 0.9151, id="accuracy"),
     ],
 )
