@@ -41,9 +41,8 @@ def learnables(net: CaffeNet) -> list[Learnable]:
             value = owned(layer, name)
             spec = node.params[index] if index < len(node.params) else ParamSpec()
             rate = spec.lr_mult if isinstance(blob, nn.Parameter) or isinstance(value, nn.Parameter) else 0.0
-            blob_of = Learnable(f"{node.name}:{index}", value, rate, spec.decay_mult, name in overwritten)
-            first = found.setdefault(id(value), blob_of)
-            if blob_of.overwritten and not first.overwritten:
+            first = found.setdefault(id(value), Learnable(f"{node.name}:{index}", value, rate, spec.decay_mult))
+            if name in overwritten:
                 found[id(value)] = replace(first, overwritten=True)
     return list(found.values())
 
