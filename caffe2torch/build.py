@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from caffe2torch.errors import GraphError, LayerError
-from caffe2torch.graph import Graph, Node, ParamSpec
+from caffe2torch.graph import Graph, Node, ParamSpec, check_given
 from caffe2torch.layers import registry
 from caffe2torch.layers.registry import Layer, Shape
 from caffe2torch.net import CaffeNet, Structure, detached
@@ -19,6 +19,11 @@ from caffe2torch.sharing import tie
 
 AUTOMATIC = "(automatic)"
 """Caffe's name for the top of a loss layer that names none."""
+
+
+def is_automatic(blob: str) -> bool:
+    """Whether a blob is the top of a loss layer that names none."""
+    return blob.startswith(AUTOMATIC)
 
 
 def build(graph: Graph, input_shapes: Mapping[str, Shape]) -> CaffeNet:
@@ -105,11 +110,7 @@ def _all_tops(node: Node, layer: Layer, made: int, taken: set[str]) -> tuple[str
 
 
 def _losses(node: Node, layer: Layer, tops: tuple[str, ...]) -> dict[str, float]:
-    if node.loss_weight and len(node.loss_weight) != len(tops):
-        raise GraphError(
-            f"layer {node.name!r} ({node.type}): loss_weight is given {len(node.loss_weight)} times, "
-            f"expected none or {len(tops)} (once per top)"
-        )
+    check_given(f"layer {node.name!r} ({node.type})", "loss_weight", len(node.loss_weight), len(tops), "top")
     weights = node.loss_weight or ((1.0,) + (0.0,) * (len(tops) - 1) if layer.loss else ())
     return {top: weight for top, weight in zip(tops, weights, strict=False) if weight}
 

@@ -127,6 +127,12 @@ class Graph:
         return tuple(reversed(kept))
 
 
+def check_given(place: str, field: str, given: int, expected: int, each: str) -> None:
+    """Raise GraphError unless a field of a layer is given never, or as often as it has bottoms or tops."""
+    if given and given != expected:
+        raise GraphError(f"{place}: {field} is given {given} times, expected none or {expected} (once per {each})")
+
+
 def near(name: str, known: Collection[str]) -> str:
     """``; did you mean 'x'?`` for an unknown name, or the known names when there are only a few."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
@@ -263,15 +269,9 @@ class _Wiring:
     def _check_counts(self, layer: Message) -> None:
         if not layer.type:
             raise GraphError(f"{self._place(layer)}: it has no type")
-        for what, given, expected in (
-            ("propagate_down", len(layer.propagate_down), len(layer.bottom)),
-            ("loss_weight", len(layer.loss_weight), len(layer.top) or 1),  # a loss may leave its top unnamed
-        ):
-            if given and given != expected:
-                raise GraphError(
-                    f"{self._place(layer)}: {what} is given {given} times, expected none or {expected}"
-                    f" (once per {'bottom' if what == 'propagate_down' else 'top'})"
-                )
+        check_given(self._place(layer), "propagate_down", len(layer.propagate_down), len(layer.bottom), "bottom")
+        if layer.top:  # otherwise it may be a loss whose top has no name, which is known when the layer is built
+            check_given(self._place(layer), "loss_weight", len(layer.loss_weight), len(layer.top), "top")
 
     def _check_tops(self, layer: Message, tops: tuple[str, ...], in_place: set[str], bottoms: tuple[str, ...]) -> None:
         if len(set(tops)) != len(tops):

@@ -241,11 +241,8 @@ TWICE = 'layer { name: "p" type: "Power" bottom: "l" top: "p" loss_weight: 1 pow
         ("loss_weight: 1", 'layer { name: "q" type: "Silence" bottom: "l" }', 1),
         ("", TWICE + 'layer { name: "q" type: "Silence" bottom: "l" }', 2),
         ("", TWICE.replace("loss_weight: 1", "loss_weight: 1 propagate_down: false"), 0),
-        (
-            "",
-            TWICE.replace('top: "p"', 'top: "l"').replace("loss_weight: 1", ""),
-            4,
-        ),  # in place: both factors are one blob
+        # In place nothing is lost; Power's two factors are one buffer then: 2 * 2.
+        ("", TWICE.replace('top: "p"', 'top: "l"').replace("loss_weight: 1", ""), 4),
     ],
 )
 def test_a_loss_that_another_layer_reads_keeps_only_a_weight_that_is_stated(

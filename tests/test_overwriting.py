@@ -87,10 +87,15 @@ def gradient(made: CaffeNet, blob: str) -> tuple[Array, Array, Array, Array]:
     weight = made.layer("h").get_parameter("weight")
     y = made.select(blob)(x)[blob]
     given = torch.arange(6.0).reshape(2, 3) - 2
-    y.backward(given)
+    y.backward(given.reshape(y.shape))
     assert weight.grad is not None
     # With unit vectors as input, the gradient of the InnerProduct's output is that of the weight's columns.
-    return weight.detach().double().numpy().T[:2], y.detach().numpy(), given.numpy(), weight.grad.numpy().T[:2]
+    return (
+        weight.detach().double().numpy().T[:2],
+        y.detach().numpy().reshape(2, 3),
+        given.numpy(),
+        weight.grad.numpy().T[:2],
+    )
 
 
 @pytest.mark.parametrize("chain", CHAINS)
@@ -159,16 +164,11 @@ def test_mvn_in_place_keeps_its_deviation_and_reads_the_last_value() -> None:
         'name: "m" type: "MVN" bottom: "v" top: "v" mvn_param { eps: 0.01 }',
         'name: "r" type: "ReLU" bottom: "v" top: "v"',
     )
-    weight = made.layer("h").get_parameter("weight")
-    value = made.select("v")(torch.eye(3)[:2])["v"]
-    given = np.arange(6.0).reshape(2, 3) - 2
-    value.backward(torch.from_numpy(given).float().reshape(2, 1, 3, 1))
-    assert weight.grad is not None
-    c, y = weight.detach().double().numpy().T[:2], value.detach().double().numpy().reshape(2, 3)
+    c, y, given, found = gradient(made, "v")
     diff = given * (y > 0)
     pulled = diff - (y * (y * diff).sum(1, keepdims=True) + diff.sum(1, keepdims=True)) / 3
     expected = pulled / (c.std(1, keepdims=True) + 0.01)
-    np.testing.assert_allclose(weight.grad.numpy().T[:2], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_usual_chain_keeps_to_autograd() -> None:

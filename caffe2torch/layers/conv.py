@@ -22,6 +22,7 @@ class Convolution(Layer):
     """Caffe's convolution: weight (out, in / group, *kernel), bias (out); the same filters for every bottom.
 
     ``axis`` is the channel axis: those before it are batch axes, those after it spatial ones (any number, also none).
+    A kernel may reach beyond the padded input by less than a stride, as in Caffe; there it meets zeros.
     """
 
     blobs = ("weight", "bias")

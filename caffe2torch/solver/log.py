@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from caffe2torch.build import AUTOMATIC
+from caffe2torch.build import is_automatic
 from caffe2torch.solver.events import Events, Score
 from caffe2torch.solver.solver import Solver
 
@@ -70,7 +70,7 @@ class CaffeLog(Events):
         self.say("solver.cpp:332", "Optimization stopped early." if stopped else "Optimization Done.")
 
     def _scores(self, place: str, kind: str, scores: list[Score]) -> None:
-        named = [score for score in scores if not score.blob.startswith(AUTOMATIC)]  # Caffe does not list the others
+        named = [score for score in scores if not is_automatic(score.blob)]  # Caffe does not list the others
         for index, (blob, value, weight) in enumerate(named):
             share = f" (* {weight:g} = {weight * value:g} loss)" if weight else ""
             self.say(place, f"    {kind} net output #{index}: {blob} = {value:g}{share}")

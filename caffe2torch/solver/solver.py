@@ -59,8 +59,6 @@ class Solver:
         self.last_snapshot: Path | None = None
         self._unsaved = False
         """Whether the last snapshot on the way could not be written."""
-        self._told = False
-        """Whether it was said that nothing learns."""
         self._begun: tuple[int, ...] | None = None
         """Batches taken when the iteration began that is not done yet, which is where a snapshot goes on."""
         self.wish: Callable[[], Wish] = lambda: Wish.NONE
@@ -201,8 +199,7 @@ class Solver:
         self.updater.begin_pass()
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
-        elif not self._told:
-            self._told = True
+        else:
             warnings.warn(
                 f"{self.settings.train.path}: no parameter gets a gradient, so nothing is learned, as in Caffe: "
                 "look for lr_mult: 0, propagate_down: false, and a loss without loss_weight that another layer reads",

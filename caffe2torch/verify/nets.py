@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from caffe2torch import prototxt
-from caffe2torch.build import AUTOMATIC
+from caffe2torch.build import is_automatic
 from caffe2torch.errors import Caffe2TorchError
 from caffe2torch.layers.registry import Layer
 from caffe2torch.loading import load
@@ -155,7 +155,7 @@ def _blob_names(trial: Trial) -> list[Check]:
     """The blobs say which layers survive the rules of the net state."""
     expected = set(_expected(trial.case, 1))
     ours = set(trial.net.blob_shapes)
-    unnamed = {blob for blob in ours if blob.startswith(AUTOMATIC)}
+    unnamed = {blob for blob in ours if is_automatic(blob)}
     missing = sorted(expected - ours)
     extra = sorted(ours - unnamed - expected - set(trial.net.structure.graph.inputs))
     parts = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has {', '.join(extra)} too"] * bool(extra)

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from caffe2torch.cli import main
 from caffe2torch.solver.learnables import learnables
-from caffe2torch.solver.solver import Solver
 from solver.nets import NET, solver, weights, write
 
 DATA = 'layer { name: "d" type: "HDF5Data" top: "x" top: "t" hdf5_data_param { source: "list.txt" batch_size: BATCH } }'
@@ -26,8 +26,6 @@ def net(*layers: str, batch: int = 1) -> str:
 
 
 def data(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    import h5py
-
     with h5py.File(folder / "data.h5") as file:
         return file["x"][:].astype(np.float64), file["t"][:].astype(np.float64)
 
@@ -175,5 +173,5 @@ def test_level_and_stages_choose_the_training_nets_layers(tmp_path: Path) -> Non
 
 def test_overwritten_gradients_are_known_by_the_shapes(tmp_path: Path) -> None:
     text = net(PRODUCT, SCALE.replace("FIELDS", ""), LOSS.replace('"y"', '"x"').replace('"t"', '"x"'))
-    one: Solver = solver(tmp_path, net=text)
+    one = solver(tmp_path, net=text)
     assert [blob.name for blob in learnables(one.train.net) if blob.overwritten] == ["s:0"]

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from caffe2torch import schema
 from caffe2torch.data.cifar10.dataset import Batch, Cifar10
 from caffe2torch.data.datum import to_record
+from caffe2torch.data.picture import Image
 from caffe2torch.data.writing import new_database
 
-Image = NDArray[np.uint8]
 TRAIN, TEST = "cifar10_train_lmdb", "cifar10_test_lmdb"
 COPIES = 4
 """How often each training picture is in the database, with other colours and another square erased each time."""
