@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "caffe2torch"
 # Each level may import from its own and the levels before it.
 LEVELS = [
     {"errors", "__init__"},
-    {"schema", "wire", "figures", "files", "cores", "memory", "matlab_v5", "retrieval"},
+    {"schema", "wire", "figures", "files", "cores", "threads", "memory", "matlab_v5", "retrieval"},
     {"prototxt", "upgrade", "blobs"},
     {"graph", "caffemodel", "hdf5", "binaryproto", "preprocess", "data"},
     {"zoo", "download"},
@@ -96,7 +96,7 @@ def test_retrieval_knows_nothing_of_caffe() -> None:
     for path in (PACKAGE / "retrieval").glob("*.py"):
         for name in imports(path):
             if name.startswith("caffe2torch."):
-                assert part(name.removeprefix("caffe2torch.")) in {"errors", "files", "cores", "matlab_v5", "retrieval"}
+                assert part(name.removeprefix("caffe2torch.")) in {"errors", "files", "cores", "threads", "matlab_v5", "retrieval"}
 
 
 def test_importing_the_package_does_not_import_torch() -> None:

@@ -17,7 +17,7 @@ from caffe2torch.cores import cores
 from caffe2torch.errors import RetrievalError, UsageError
 from caffe2torch.retrieval.features import Doubles, Features, Rows, check_queries
 from caffe2torch.retrieval.fine import QUERIES, TASK, FloatSearch, Query, check_k, recall
-from caffe2torch.retrieval.threads import in_threads
+from caffe2torch.threads import in_threads
 
 CANDIDATES = 1000
 POOLED = 1 << 20

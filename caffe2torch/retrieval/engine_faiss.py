@@ -27,7 +27,7 @@ from caffe2torch.retrieval.codes import Packed
 from caffe2torch.retrieval.engine_numpy import SORT_ALL, NumpyEngine, sort_all
 from caffe2torch.retrieval.hamming import Distances, Positions, Words
 from caffe2torch.retrieval.scan import PAIRS, Kernel
-from caffe2torch.retrieval.threads import in_threads
+from caffe2torch.threads import in_threads
 
 QUERIES_PER_TASK = 16
 WORDS_OF_HAMMINGS = (1, 2, 4, 8)

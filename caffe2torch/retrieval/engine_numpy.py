@@ -15,7 +15,7 @@ from caffe2torch.retrieval.hamming import (
     as_words,
 )
 from caffe2torch.retrieval.scan import PAIRS, Kernel, Scan
-from caffe2torch.retrieval.threads import in_threads
+from caffe2torch.threads import in_threads
 
 QUERIES_PER_TASK = 16
 SORT_ALL = 16

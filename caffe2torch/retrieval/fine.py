@@ -24,7 +24,7 @@ from caffe2torch.cores import cores
 from caffe2torch.errors import RetrievalError, UsageError
 from caffe2torch.retrieval.feature_files import Matrix
 from caffe2torch.retrieval.features import Doubles, Features, Rows, check_numbers, check_queries, sum_of_squares
-from caffe2torch.retrieval.threads import in_threads
+from caffe2torch.threads import in_threads
 
 METRICS = ("euclidean", "cosine")
 TASK = 16

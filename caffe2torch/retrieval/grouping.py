@@ -30,7 +30,7 @@ from caffe2torch.retrieval.hamming import (
     as_words,
     in_order,
 )
-from caffe2torch.retrieval.threads import in_threads
+from caffe2torch.threads import in_threads
 
 SAMPLE = 1 << 16
 WORTHWHILE = 1.5

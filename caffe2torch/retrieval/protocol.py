@@ -22,8 +22,8 @@ from caffe2torch.retrieval.hamming import as_words, check_codes
 from caffe2torch.retrieval.measuring import Part, Task
 from caffe2torch.retrieval.metrics import Divisor, Floats, precision_curve, ratio, recall_curve
 from caffe2torch.retrieval.relevance import Labels, Relevance
-from caffe2torch.retrieval.threads import in_threads
 from caffe2torch.retrieval.ties import TiedPrecision
+from caffe2torch.threads import in_threads
 
 TIED = tuple(field.name for field in fields(TiedPrecision))
 Progress = Callable[[int, int], None]

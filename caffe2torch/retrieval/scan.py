@@ -28,7 +28,7 @@ from caffe2torch.retrieval.hamming import (
     distance_type,
     join,
 )
-from caffe2torch.retrieval.threads import in_threads
+from caffe2torch.threads import in_threads
 
 SAMPLE = 1 << 14
 """Codes the bound is taken from; a database of no more than that is its own sample, and the bound exact."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from caffe2torch.retrieval.engine_numpy import NumpyEngine
-from caffe2torch.retrieval.threads import in_threads
+from caffe2torch.threads import in_threads
 from retrieval.naive import draw_codes, naive_search
 
 
