@@ -105,35 +105,30 @@ class SoftmaxWithLoss(NormalizedLoss):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         target, shape = labels.long(), x.shape[: self.axis] + x.shape[self.axis + 1 :]
-        kept = None if self.ignore_label is None else target != self.ignore_label
-        divisor = self.divisor(kept, target.numel(), math.prod(x.shape[: self.axis]))
         rows = torch.log_softmax(x, self.axis)
         probabilities = rows.detach().exp() if self.probabilities else None
-        rows = _limited(rows)
         if self.axis != 1:  # torch has the classes there
             rows = rows.flatten(0, self.axis - 1) if self.axis else rows.unsqueeze(0)
             shape = rows.shape[:1] + rows.shape[2:]
         if target.shape != shape:
             target = target.reshape(shape)
         ignored = NO_LABEL if self.ignore_label is None else self.ignore_label
-        if kept is None and divisor == target.numel():
-            top = F.nll_loss(rows, target, ignore_index=ignored)
-        else:
-            top = F.nll_loss(rows, target, reduction="sum", ignore_index=ignored) / divisor
+        losses = _limited(F.nll_loss(rows, target, reduction="none", ignore_index=ignored))
+        kept = None if self.ignore_label is None else target != self.ignore_label
+        top = self.normalized(losses, kept, math.prod(x.shape[: self.axis]))
         return top if probabilities is None else (top, probabilities)
 
 
-def _limited(logarithms: Tensor) -> Tensor:
-    """log_softmax's result, no value below log(FLT_MIN); the gradient as if it were not so.
+def _limited(losses: Tensor) -> Tensor:
+    """nll_loss's result, no value above -log(FLT_MIN); the gradient as if it were not so.
 
-    It is written over, which is faster than a step more for the gradient. log_softmax's backward then takes exp(value)
-    for 1.2e-38 where it is less than that.
+    It is written over: nll_loss's backward does not read it.
     """
-    least = math.log(FLT_MIN)
+    most = -math.log(FLT_MIN)
     if torch.compiler.is_compiling():  # a compiled graph would lose the gradient of what is changed without one
-        return clamped(logarithms, least=least)
-    (logarithms.data if logarithms.requires_grad else logarithms).clamp_(min=least)
-    return logarithms
+        return clamped(losses, most=most)
+    (losses.data if losses.requires_grad else losses).clamp_(max=most)
+    return losses
 
 
 @register("SigmoidCrossEntropyLoss")
