@@ -3,7 +3,7 @@
 The two sides take turns in one thread; each figure is CPU time and the median of the ratios of neighbouring turns, so
 that what else the machine does weighs little and on both. A layer not listed moves no data (Silence, Split), reads
 files, or has no counterpart in torch alone (ROIPooling, PriorBox, DetectionOutput). Eltwise MAX takes the second bottom
-where the first is NaN, which torch.where can say and torch.maximum, much faster, cannot: it is compared with both.
+where either is NaN, which torch.where can say and torch.maximum, much faster, cannot: it is compared with both.
 
 Small layers are faster or slower from process to process, as their memory happens to lie: so it is several of them.
 
