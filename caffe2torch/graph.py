@@ -88,6 +88,8 @@ class Graph:
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
     force_backward: bool
+    cut: frozenset[str] = frozenset()
+    """Names of layers of this state that ``only`` has left out."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -104,6 +106,18 @@ class Graph:
         nodes = tuple(replace(n, tops=tops[n.index]) if n.index in tops else n for n in self.nodes)
         new = [b for n in nodes if n.index in tops for b in n.tops if b not in self.blobs]
         return replace(self, nodes=nodes, outputs=(*self.outputs, *new))
+
+    def only(self, wanted: Sequence[str]) -> Graph:
+        """This graph without the layers that the ``wanted`` blobs, its outputs, do not depend on.
+
+        Sources lose the tops behind the last that is read, so that nobody asks for the shape of labels.
+        """
+        nodes = self.needed(wanted)
+        read = {blob for node in nodes for blob in node.bottoms}.union(wanted)
+        sources = tuple(_first_tops(node, read) for node in self.sources if not read.isdisjoint(node.tops))
+        kept = {node.name for node in (*nodes, *sources)}
+        cut = frozenset(node.name for node in (*self.nodes, *self.sources)) - kept
+        return replace(self, sources=sources, nodes=nodes, outputs=tuple(dict.fromkeys(wanted)), cut=cut)
 
     def needed(self, wanted: Iterable[str], sinks: Collection[int] = ()) -> tuple[Node, ...]:
         """The nodes that the final values of the ``wanted`` blobs depend on, in order of execution.
@@ -127,6 +141,16 @@ class Graph:
         return tuple(reversed(kept))
 
 
+def _first_tops(source: Node, read: Collection[str]) -> Node:
+    count = max(index for index, top in enumerate(source.tops, 1) if top in read)
+    if source.type == "Input" or count == len(source.tops):  # an Input has a shape for each
+        return source
+    message = type(source.message)()
+    message.CopyFrom(source.message)
+    del message.top[count:]
+    return replace(source, tops=source.tops[:count], message=message)
+
+
 def check_given(place: str, field: str, given: int, expected: int, each: str) -> None:
     """Raise GraphError unless a field of a layer is given never, or as often as it has bottoms or tops."""
     if given and given != expected:
@@ -143,11 +167,14 @@ def near(name: str, known: Collection[str]) -> str:
     return ""
 
 
-def build_graph(net: Message, *, phase: str = "test", level: int = 0, stages: Sequence[str] = ()) -> Graph:
+def build_graph(
+    net: Message, *, phase: str = "test", level: int = 0, stages: Sequence[str] = (), fed: Collection[str] = ()
+) -> Graph:
     """The graph of an upgraded (V2) NetParameter in one net state.
 
-    ``phase`` and ``level`` override the net's own ``state``; ``stages`` are added to the stages it names. Raises
-    GraphError for layers that do not connect, and UsageError for an unknown phase.
+    ``phase`` and ``level`` override the net's own ``state``; ``stages`` are added to the stages it names. A layer
+    without bottoms that makes one of the blobs in ``fed`` is a source, whatever its type. Raises GraphError for layers
+    that do not connect, and UsageError for an unknown phase.
     """
     phase = phase.lower()
     if phase not in PHASES:
@@ -160,11 +187,12 @@ def build_graph(net: Message, *, phase: str = "test", level: int = 0, stages: Se
         raise GraphError(f"net {name!r} has {held}")
     wiring = _Wiring(name, [layer for layer in net.layer if not _included(layer, state)])
     nodes = [wiring.connect(index, _with_phase(layer, state.phase)) for index, layer in enumerate(layers)]
+    sources = {n.index for n in nodes if n.type in SOURCES or (not n.bottoms and not set(n.tops).isdisjoint(fed))}
     return Graph(
         name=name,
         phase="train" if phase == "train" else "test",
-        sources=tuple(n for n in nodes if n.type in SOURCES),
-        nodes=tuple(n for n in nodes if n.type not in SOURCES),
+        sources=tuple(n for n in nodes if n.index in sources),
+        nodes=tuple(n for n in nodes if n.index not in sources),
         outputs=tuple(wiring.available),
         force_backward=net.force_backward,
     )

@@ -17,11 +17,12 @@ from caffe2torch.build import build
 from caffe2torch.caffemodel import Blob, open_weights
 from caffe2torch.data.shapes import input_shapes as find_input_shapes
 from caffe2torch.errors import FormatError, GraphError, LayerError
-from caffe2torch.graph import Graph, build_graph
+from caffe2torch.graph import SOURCES, Graph, build_graph
 from caffe2torch.layers.imports import modules_from
+from caffe2torch.layers.registry import Message, find, unregistered
 from caffe2torch.matching import match_weights
 from caffe2torch.net import CaffeNet, LoadReport
-from caffe2torch.prototxt import UnknownField, read_net
+from caffe2torch.prototxt import UnknownField, read_net, refusal
 from caffe2torch.schema import Schema
 
 
@@ -40,6 +41,8 @@ def load(
     aliases: Mapping[str, str] | None = None,
     unknown_fields: list[UnknownField] | None = None,
     protos: Sequence[str | Path] = (),
+    outputs: Sequence[str] | None = None,
+    image_shape: Sequence[int] | None = None,
 ) -> CaffeNet:
     """Read a Caffe net (V0, V1 or V2) and its weights (``.caffemodel`` or ``.caffemodel.h5``) as a CaffeNet.
 
@@ -47,22 +50,59 @@ def load(
     layer must match by name, number of blobs and shape: otherwise one WeightsError lists all differences.
     ``allow_missing`` fills layers the file lacks; ``ignore_extra`` (True, or the names to ignore) passes over layers
     the net lacks. ``aliases`` maps layer names of the net to their names in the file. ``input_shapes`` (blob -> shape)
-    replaces the shapes of the prototxt and is needed for data layers whose files are not here. ``unknown_fields``
-    collects prototxt fields the schema lacks instead of raising; ``protos`` are ``.proto`` files of a fork that add
-    fields to it. ``net.report`` says what was loaded. A net with Python layers runs the modules they name.
+    replaces the shapes of the prototxt and is needed for data layers whose files are not here; any layer without
+    bottoms is fed from outside if the shape of its tops is given, a fork's data layer too. ``unknown_fields`` collects
+    prototxt fields the schema lacks instead of raising; ``protos`` are ``.proto`` files of a fork that add fields to
+    it. With ``outputs`` only the layers that these blobs need are built, loaded, and have to be known. ``image_shape``
+    is the shape of the one input for which neither ``input_shapes`` nor the prototxt gives one.
+    ``net.report`` says what was loaded. A net with Python layers runs the modules they name.
     """
     path = Path(prototxt)
     schema = Schema(protos) if protos else None
+    found: list[UnknownField] = [] if unknown_fields is None else unknown_fields
     with naming(path):
-        message = read_net(path, unknown=unknown_fields, schema=schema)
-        graph = build_graph(message, phase=phase, level=level, stages=stages)
-        net = build_net(graph, path.parent, input_shapes)
+        message = read_net(path, unknown=found, schema=schema)
+        fed = {*(input_shapes or ()), *(_feeding(message) if image_shape else ())}
+        graph = build_graph(message, phase=phase, level=level, stages=stages, fed=fed)
+        graph = graph if outputs is None else graph.only(outputs)
+        if unknown_fields is None:
+            _refuse_unknown(found, graph, fed)
+        net = build_net(graph, path.parent, input_shapes, image_shape)
         if weights is None:
             report = fill(net)
         else:
             report = load_weights(net, weights, allow_missing=allow_missing, ignore_extra=ignore_extra, aliases=aliases)
     net.report = report
     return net.to(device=device, dtype=dtype)
+
+
+def _feeding(net: Message) -> list[str]:
+    """The tops of layers without bottoms whose code is not here, or may not be."""
+    return [
+        top
+        for layer in net.layer
+        if not layer.bottom and (layer.type == "Python" or not find(layer.type))
+        for top in layer.top
+    ]
+
+
+def _refuse_unknown(found: Sequence[UnknownField], graph: Graph, fed: Collection[str]) -> None:
+    """Raise PrototxtError if one of the unknown fields ``found`` is in a layer that the graph runs, or in none.
+
+    What a layer of another phase says, or a source that is fed, does not change the net. The error names the layer
+    types that nobody registered as well: often the fields are theirs.
+    """
+    sources = [node for node in graph.sources if node.type in SOURCES and not set(node.tops) <= set(fed)]
+    names = {node.name for node in (*graph.nodes, *sources)}
+    refused = [field for field in found if field.layer is None or field.layer in names]
+    if refused:
+        lines = unregistered([(node.name, node.type) for node in graph.nodes])
+        types = "\nno class is registered for these layer types:\n" + "\n".join(lines) if lines else ""
+        advice = (
+            "\nWhere a fork of Caffe has these fields, give its .proto (protos, --proto), or pass over them "
+            "(unknown_fields, --allow-unknown)."
+        )
+        raise refusal(refused, types + advice)
 
 
 @contextmanager
@@ -74,12 +114,17 @@ def naming(path: Path) -> Iterator[None]:
         raise type(error)(f"{path}: {error}") from error
 
 
-def build_net(graph: Graph, folder: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) -> CaffeNet:
+def build_net(
+    graph: Graph,
+    folder: Path,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    image_shape: Sequence[int] | None = None,
+) -> CaffeNet:
     """The net of a graph, its parameters uninitialised; relative paths of files are below ``folder``.
 
-    The modules of its Python layers are looked for there too, after ``sys.path``.
+    The modules of its Python layers are looked for there too, after ``sys.path``. Shapes are given as to ``load``.
     """
-    shapes, notes = find_input_shapes(graph.sources, folder, input_shapes or {})
+    shapes, notes = find_input_shapes(graph.sources, folder, input_shapes or {}, image_shape)
     for note in notes:
         warnings.warn(f"net {graph.name!r}, {note}", stacklevel=3)
     python = any(node.type == "Python" for node in graph.nodes)

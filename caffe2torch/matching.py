@@ -43,6 +43,8 @@ def match_weights(
     given: set[int] = set()
     for source in file.layers:
         name = names.get(source.name, source.name)
+        if source.blobs and name not in targets and name in net.structure.graph.cut:
+            continue
         if source.blobs and name not in targets:
             extra.append(source.name)
         elif source.blobs:

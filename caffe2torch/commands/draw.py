@@ -61,11 +61,12 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--out {out}: expected a name that ends in one of {', '.join(FORMATS)}")
     unknown: list[UnknownField] | None = [] if args.allow_unknown else None
     message = read_net(path, unknown=unknown, schema=customise(args))
+    given = input_shapes(args.input)
     with naming(path):
-        graph = build_graph(message, phase=args.phase, level=args.level, stages=args.stage)
+        graph = build_graph(message, phase=args.phase, level=args.level, stages=args.stage, fed=given)
     shapes: Mapping[str, tuple[int, ...]] = {}
     try:
-        shapes = build_net(graph, path.parent, input_shapes(args.input)).blob_shapes
+        shapes = build_net(graph, path.parent, given).blob_shapes
     except (GraphError, LayerError) as error:
         print(f"caffe2torch: drawn without shapes: {error}", file=sys.stderr)
     text = dot_text(graph, shapes, direction=args.direction)

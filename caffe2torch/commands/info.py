@@ -49,13 +49,15 @@ def run(args: argparse.Namespace) -> int:
     message = read(path, unknown=unknown, schema=customise(args))
     require_layers(message, path, unknown)
     syntax = syntax_of(message)
+    shapes = input_shapes(args.input)
     with naming(path):
-        graph = build_graph(upgrade_net(message, path=str(path)), phase=args.phase, level=args.level, stages=args.stage)
+        net_message = upgrade_net(message, path=str(path))
+        graph = build_graph(net_message, phase=args.phase, level=args.level, stages=args.stage, fed=shapes)
     facts: dict[str, Any] = {"net": graph.name, "file": str(path), "syntax": syntax, "phase": graph.phase}
     facts["unknown_fields"] = [f"{f.path}:{f.line}:{f.column}: {f.name} in {f.parent}" for f in unknown]
     try:
         with naming(path):
-            net = build_net(graph, path.parent, input_shapes(args.input))
+            net = build_net(graph, path.parent, shapes)
     except UnsupportedLayerError as error:
         facts["layers"] = [{"name": n.name, "type": n.type, "tops": list(n.tops)} for n in graph.nodes]
         _print(facts, as_json=args.json)

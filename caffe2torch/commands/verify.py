@@ -177,11 +177,12 @@ def _load(args: argparse.Namespace, dump: Dump | None) -> CaffeNet:
 
     unknown: list[UnknownField] | None = [] if args.allow_unknown else None
     path = Path(args.net)
-    message = read_net(path, unknown, schema=customise(args))
+    message = read_net(path, [], schema=customise(args))  # load says which unknown fields matter
+    given = input_shapes(args.input)
     with naming(path):
-        graph = build_graph(message, phase=args.phase, level=args.level, stages=args.stage)
+        graph = build_graph(message, phase=args.phase, level=args.level, stages=args.stage, fed=given)
     values = {**dump.outputs, **dump.inputs} if dump else {}
-    shapes = {blob: values[blob].shape for blob in graph.inputs if blob in values} | input_shapes(args.input)
+    shapes = {blob: values[blob].shape for blob in graph.inputs if blob in values} | given
     return load(
         path,
         args.weights,

@@ -31,11 +31,15 @@ class SourceShapes:
 
 
 def input_shapes(
-    sources: Sequence[Any], folder: Path, given: Mapping[str, Sequence[int]]
+    sources: Sequence[Any],
+    folder: Path,
+    given: Mapping[str, Sequence[int]],
+    image_shape: Sequence[int] | None = None,
 ) -> tuple[dict[str, Shape], list[str]]:
     """The shape of every input blob of a graph's source nodes, and notes on what was assumed.
 
-    ``given`` (blob -> shape) wins over the prototxt. Relative paths in the layers are looked up below ``folder``.
+    ``given`` (blob -> shape) wins over the prototxt; a single blob of which neither tells has the ``image_shape``.
+    Relative paths in the layers are looked up below ``folder``.
     Raises GraphError naming every blob whose shape cannot be known.
     """
     blobs = [top for node in sources for top in node.tops]
@@ -64,6 +68,8 @@ def input_shapes(
                 unknown.append((top, node))
             else:
                 shapes[top] = shape
+    if len(unknown) == 1 and image_shape is not None:
+        shapes[unknown.pop()[0]] = tuple(image_shape)
     if unknown:
         raise _ask_for(unknown)
     for blob, shape in shapes.items():
@@ -103,7 +109,7 @@ def source_shapes(layer: Message, folder: Path) -> SourceShapes:
     if kind == "WindowData":
         p, crop = layer.window_data_param, layer.transform_param.crop_size
         return SourceShapes((((p.batch_size, 3, crop, crop)), (p.batch_size,))[: len(layer.top)])
-    raise GraphError(f"layer {layer.name!r}: {kind!r} is not a source layer")
+    return SourceShapes((None,) * len(layer.top))  # a type that nobody knows feeds the net if its shapes are given
 
 
 def _input(layer: Message) -> SourceShapes:

@@ -58,8 +58,7 @@ def from_zoo(name: str, *, blobs: Sequence[str] = (), random: bool = False) -> C
 
     def make() -> CaffeNet:
         extra = (*entry.extra_layers, *entry.aliases.values())
-        net = load(entry.deploy, weights, aliases=dict(entry.aliases), ignore_extra=extra)
-        return net.select(*blobs) if blobs else net
+        return load(entry.deploy, weights, aliases=dict(entry.aliases), ignore_extra=extra, outputs=blobs or None)
 
     files = (entry.deploy,) if weights is None else (entry.deploy, weights)
     return Convertible(entry.name, files, make, spec, mean, stand_in=random)
@@ -101,12 +100,13 @@ def from_files(
             ignore_extra=ignore_extra,
             unknown_fields=unknown,
             protos=protos,
+            outputs=blobs or None,
         )
         for name, layers in (("filled", made.report.filled), ("ignored", made.report.ignored)):
             if layers and weights is not None:
                 notes.append(f"{name}: {', '.join(layers)}")
         notes.extend(f"{f.path}:{f.line}: unknown field {f.name}" for f in unknown or ())
-        return made.select(*blobs) if blobs else made
+        return made
 
     files = (Path(net),) if weights is None else (Path(net), Path(weights))
     return Convertible(Path(net).stem, files, make, spec, image, notes)

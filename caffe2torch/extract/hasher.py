@@ -40,6 +40,8 @@ class Hasher:
             raise UsageError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
         for source in model.imports:
             import_layers(source)
+        mean = preprocess.load_mean(model.mean) if model.mean else None
+        self.preprocess = preprocess.make(model.spec, mean)
         self.unknown_fields: list[Any] = []
         net = load(
             model.net,
@@ -50,14 +52,14 @@ class Hasher:
             ignore_extra=model.ignore_extra,
             unknown_fields=self.unknown_fields if model.allow_unknown else None,
             protos=model.protos,
+            outputs=None if model.blob is None else [b for b in (model.blob, model.features) if b is not None],
+            image_shape=(1, *self.preprocess.shape),
         )
         self.report = net.report
         self.model = model = replace(model, blob=check_blob_name(model.blob, net.outputs))
         assert model.blob is not None
         self._blobs = (model.blob,) if model.features is None else (model.blob, model.features)
         self.net = net.select(*dict.fromkeys(self._blobs)).eval()
-        mean = preprocess.load_mean(model.mean) if model.mean else None
-        self.preprocess = preprocess.make(model.spec, mean)
         self.bits = _width(net.blob_shapes[model.blob])
         self.feature_size = _width(net.blob_shapes[model.features]) if model.features else 0
         self._check_input()

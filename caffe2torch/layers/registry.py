@@ -186,21 +186,26 @@ def types() -> tuple[str, ...]:
     return tuple(sorted(_registry))
 
 
-def require(wanted: Sequence[tuple[str, str]]) -> None:
-    """Raise one UnsupportedLayerError naming every (layer name, type) that nobody registered."""
+def unregistered(wanted: Sequence[tuple[str, str]]) -> list[str]:
+    """A line for each type among (layer name, type) that nobody registered, with its layers and a near type."""
     unknown: dict[str, list[str]] = {}
     for name, layer_type in wanted:
         if layer_type not in _registry:
             unknown.setdefault(layer_type, []).append(name)
-    if not unknown:
-        return
     lines = []
     for layer_type, names in unknown.items():
         near = difflib.get_close_matches(layer_type, _registry, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         lines.append(f"  {layer_type!r} of layer {', '.join(repr(n) for n in names)}{hint}")
-    raise UnsupportedLayerError(
-        "no class is registered for these layer types:\n"
-        + "\n".join(lines)
-        + "\nAdd one with @caffe2torch.register(TYPE): docs/custom-layers.md shows how."
-    )
+    return lines
+
+
+def require(wanted: Sequence[tuple[str, str]], hint: str = "") -> None:
+    """Raise one UnsupportedLayerError naming every (layer name, type) that nobody registered."""
+    if lines := unregistered(wanted):
+        raise UnsupportedLayerError(
+            "no class is registered for these layer types:\n"
+            + "\n".join(lines)
+            + "\nAdd one with @caffe2torch.register(TYPE): docs/custom-layers.md shows how."
+            + hint
+        )

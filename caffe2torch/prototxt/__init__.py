@@ -14,11 +14,11 @@ from caffe2torch import schema as schemas
 from caffe2torch.errors import PrototxtError
 from caffe2torch.prototxt.parser import Parser
 from caffe2torch.prototxt.printer import to_text
-from caffe2torch.prototxt.problems import UnknownField
+from caffe2torch.prototxt.problems import UnknownField, refusal
 from caffe2torch.schema import Message, Schema
 from caffe2torch.upgrade import upgrade_net, upgrade_solver
 
-__all__ = ["UnknownField", "parse", "read", "read_net", "read_solver", "require_layers", "to_text"]
+__all__ = ["UnknownField", "parse", "read", "read_net", "read_solver", "refusal", "require_layers", "to_text"]
 
 _MAX_BYTES = 1 << 28
 _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\v\f\r")
@@ -68,7 +68,7 @@ def read_net(
     net = read(path, "NetParameter", found, schema=schema)
     require_layers(net, path, found)
     if unknown is None and found:
-        read(path, "NetParameter", schema=schema)  # strictly: this raises, naming all of them
+        raise refusal(found)
     return upgrade_net(net, path=os.fspath(path))
 
 

@@ -39,22 +39,20 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     return by_lower[near[0]] if near else None
 
 
-def unknown_message(name: str, descriptor: Descriptor) -> str:
-    """Why the field ``name`` is refused, with the block or the form that has it, or the nearest field."""
-    shown = name if len(name) <= 60 else name[:57] + "..."
-    problem = f"no field {shown!r} in {descriptor.name}"
+def hint_for(name: str, descriptor: Descriptor) -> str:
+    """What may be meant by a field that there is not: the block or the form that has it, or the nearest field."""
     owners = [
         field.name for field in descriptor.fields if field.message_type and name in field.message_type.fields_by_name
     ]
     if owners:
-        return f"{problem}; it belongs inside {' or '.join(repr(owner) for owner in owners[:3])}"
+        return f"; it belongs inside {' or '.join(repr(owner) for owner in owners[:3])}"
     messages = descriptor.file.message_types_by_name
     if descriptor.name in _FORMS:
         for form, words in _FORMS.items():
             if name in messages[form].fields_by_name:
-                return f"{problem}; it belongs to {words}"
+                return f"; it belongs to {words}"
     near = nearest(name, descriptor.fields_by_name)
     if near:
-        return f"{problem}; did you mean {near!r}?"
+        return f"; did you mean {near!r}?"
     others = [message.name for message in messages.values() if name in message.fields_by_name]
-    return f"{problem}; {others[0]} has one" if others else problem
+    return f"; {others[0]} has one" if others else ""

@@ -108,9 +108,9 @@ class Parser:
             if is_repeated(field):
                 target = getattr(message, field.name)
                 if self._skip("["):
-                    self._list(lambda: self._submessage(target.add(), field, depth))
+                    self._list(lambda: self._item(target.add(), field, depth))
                 else:
-                    self._submessage(target.add(), field, depth)
+                    self._item(target.add(), field, depth)
             else:
                 target = getattr(message, field.name)
                 target.SetInParent()
@@ -125,6 +125,13 @@ class Parser:
             self._list(lambda: target.append(self._value(field)))
         else:
             getattr(message, field.name).append(self._value(field))
+
+    def _item(self, message: Message, field: Any, depth: int) -> None:
+        before = self._problems.count()
+        self._submessage(message, field, depth)
+        if field.name in ("layer", "layers") and self._problems.count() > before:
+            inner = message.layer if field.name == "layers" else message  # the oldest form has its name there
+            self._problems.name_layer(before, inner.name or message.name)
 
     def _list(self, item: Any) -> None:
         if self._skip("]"):

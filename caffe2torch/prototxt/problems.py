@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from google.protobuf.descriptor import Descriptor
 
 from caffe2torch.errors import PrototxtError
-from caffe2torch.prototxt.hints import unknown_message
+from caffe2torch.prototxt.hints import hint_for
 
 _MAX_PROBLEMS = 20
 
@@ -22,53 +23,74 @@ class UnknownField:
     column: int
     name: str
     parent: str
+    layer: str | None = field(default=None, compare=False)
+    """Name of the layer it is in; None outside of layers."""
+    hint: str = field(default="", compare=False)
+    """What may have been meant."""
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}:{self.column}: no field {self.name!r} in {self.parent}"
+        return f"{self.path}:{self.line}:{self.column}: {self.problem}"
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, without the place."""
+        return f"no field {self.name!r} in {self.parent}"
+
+
+def refusal(found: Sequence[UnknownField], end: str = "") -> PrototxtError:
+    """The error for unknown fields, one or more; ``end`` follows them, on lines of its own."""
+    first, *rest = found[:_MAX_PROBLEMS]
+    lines = "".join(f"\n{one}{one.hint}" for one in rest) + end
+    more = f"\nand {len(found) - _MAX_PROBLEMS} more unknown fields" if len(found) > _MAX_PROBLEMS else ""
+    return PrototxtError(
+        f"{first.problem}{first.hint}{lines}{more}", path=first.path, line=first.line, column=first.column
+    )
 
 
 class Problems:
     """The unknown fields of one text, and the syntax error that ends it, if any.
 
     ``tolerated`` takes the unknown fields; where it is None they are errors. A file of nothing else must not take long:
-    only the first get words, and places are counted onwards from the last one.
+    only the first get hints, and places are counted onwards from the last one.
     """
 
     def __init__(self, text: str, path: str, tolerated: list[UnknownField] | None) -> None:
-        self._text, self._path, self._tolerated = text, path, tolerated
-        self._found: list[tuple[int, str]] = []  # offset and words
-        self._more = 0
+        self._text, self._path = text, path
+        self._strict = tolerated is None
+        self._found: list[UnknownField] = [] if tolerated is None else tolerated
+        self._hints = _MAX_PROBLEMS
         self._line, self._newline, self._counted = 1, -1, 0
 
     def unknown(self, start: int, name: str, descriptor: Descriptor) -> None:
         """Note the field ``name`` at the offset ``start``; calls come in the order of the text."""
-        if self._tolerated is not None:
-            self._line += self._text.count("\n", self._counted, start)
-            self._newline = max(self._newline, self._text.rfind("\n", self._counted, start))
-            self._counted = start
-            self._tolerated.append(UnknownField(self._path, self._line, start - self._newline, name, descriptor.name))
-        elif len(self._found) < _MAX_PROBLEMS:
-            self._found.append((start, unknown_message(name, descriptor)))
-        else:
-            self._more += 1
+        self._line += self._text.count("\n", self._counted, start)
+        self._newline = max(self._newline, self._text.rfind("\n", self._counted, start))
+        self._counted = start
+        hint = hint_for(name, descriptor) if self._hints > 0 else ""
+        self._hints -= 1
+        place = self._line, start - self._newline
+        self._found.append(UnknownField(self._path, *place, name, descriptor.name, hint=hint))
+
+    def count(self) -> int:
+        """How many unknown fields there are so far."""
+        return len(self._found)
+
+    def name_layer(self, first: int, layer: str) -> None:
+        """Say of the unknown fields from the ``first`` on that they are in this layer."""
+        self._found[first:] = [replace(found, layer=layer) for found in self._found[first:]]
 
     def fail(self, start: int, message: str) -> NoReturn:
         """Raise the error ``message`` at the offset ``start``, after the unknown fields found before it."""
-        self._found.append((start, message))
-        self._raise()
+        line, column = self.place(start)
+        if self._strict and self._found:
+            raise refusal(self._found, f"\n{self._path}:{line}:{column}: {message}")
+        raise PrototxtError(message, path=self._path, line=line, column=column)
 
     def raise_any(self) -> None:
         """Raise what was found, if anything."""
-        if self._found:
-            self._raise()
+        if self._strict and self._found:
+            raise refusal(self._found)
 
     def place(self, start: int) -> tuple[int, int]:
         """Line and column, both from 1, of the offset ``start``."""
         return self._text.count("\n", 0, start) + 1, start - self._text.rfind("\n", 0, start)
-
-    def _raise(self) -> NoReturn:
-        places = [(*self.place(start), message) for start, message in self._found]
-        line, column, first = places[0]
-        rest = "".join(f"\n{self._path}:{row}:{place}: {message}" for row, place, message in places[1:])
-        rest += f"\nand {self._more} more unknown fields" if self._more else ""
-        raise PrototxtError(first + rest, path=self._path, line=line, column=column)

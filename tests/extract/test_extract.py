@@ -42,6 +42,19 @@ def test_codes_are_those_of_each_picture_by_itself(pictures: Path, tmp_path: Pat
     assert not (tmp_path / "codes.h5.partial").exists()
 
 
+@pytest.mark.parametrize("data_layer", ["Data", "ForkData"])
+def test_a_training_net_gives_the_codes_of_its_deploy_net(
+    pictures: Path, tmp_path: Path, model: Model, data_layer: str
+) -> None:
+    """Neither its losses nor its data layers have to run, and the preprocessing says how large a picture is."""
+    text = model.net.with_name("train_val.prototxt").read_text("utf-8").replace('"Data"', f'"{data_layer}"')
+    net = tmp_path / "train_val.prototxt"
+    net.write_text(text.replace('"EuclideanLoss"', '"ForkLoss"'), "utf-8")
+    extract(pictures, tmp_path / "a.npz", model=model)
+    extract(pictures, tmp_path / "b.npz", model=replace(model, net=net))
+    np.testing.assert_array_equal(read_codes(tmp_path / "a.npz").packed, read_codes(tmp_path / "b.npz").packed)
+
+
 @pytest.mark.parametrize("batch_size, workers", [(1, 1), (3, 2), (7, 5), (20, 1), (64, 3)])
 def test_codes_do_not_depend_on_batches_and_workers(
     pictures: Path, tmp_path: Path, model: Model, batch_size: int, workers: int

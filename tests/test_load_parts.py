@@ -1,0 +1,165 @@
+"""Nets of forks of which only a part can run here: wanted outputs, data layers fed from outside, unknown fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from caffe2torch import prototxt
+from caffe2torch.caffemodel import write_caffemodel
+from caffe2torch.errors import GraphError, LayerError, PrototxtError, UnsupportedLayerError, WeightsError
+from caffe2torch.loading import load
+
+TEXT = """
+name: "fork"
+layer { name: "data" type: "ForkData" top: "data" top: "label" include { phase: TEST } fork_data_param { height: 3 } }
+layer { name: "train" type: "ForkData" top: "data" top: "label" include { phase: TRAIN } other_param { height: 3 } }
+layer { name: "one" type: "InnerProduct" bottom: "data" top: "a" inner_product_param { num_output: 4 } }
+layer { name: "relu" type: "ReLU" bottom: "a" top: "a" }
+layer { name: "two" type: "InnerProduct" bottom: "a" top: "b" inner_product_param { num_output: 2 } }
+layer { name: "fork" type: "ForkLoss" bottom: "b" bottom: "label" top: "loss" fork_loss_param { margin: 1 } }
+"""
+BLOBS = {"one": [(4, 3), (4,)], "two": [(2, 4), (2,)]}
+SHAPES = {"data": (5, 3)}
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    path = tmp_path / "net.prototxt"
+    path.write_text(TEXT, "utf-8")
+    return path
+
+
+def weights(net: Path, **more: list[tuple[int, ...]]) -> Path:
+    path = net.with_suffix(".caffemodel")
+    text = TEXT + "".join(f'layer {{ name: "{name}" type: "Other" }}' for name in more)
+    random = np.random.RandomState(1)
+    made = {n: [random.randn(*s).astype(np.float32) for s in shapes] for n, shapes in (BLOBS | more).items()}
+    write_caffemodel(path, prototxt.parse(text, unknown=[]), made)
+    return path
+
+
+def test_only_the_layers_that_the_outputs_need_have_to_be_known(net: Path) -> None:
+    made = load(net, weights(net), input_shapes=SHAPES, outputs=["b", "a"])
+    assert (made.inputs, made.outputs, list(made.layers())) == (("data",), ("b", "a"), ["one", "relu", "two"])
+    x = torch.randn(5, 3)
+    one, two = made.layer("one"), made.layer("two")
+    a = (x @ one.weight.T + one.bias).relu()
+    torch.testing.assert_close(made(x)["a"], a)
+    torch.testing.assert_close(made(x)["b"], a @ two.weight.T + two.bias)
+
+
+def test_weights_of_layers_that_are_left_out_may_be_there_or_not(net: Path) -> None:
+    made = load(net, weights(net), input_shapes=SHAPES, outputs=["a"])
+    assert made.report.loaded == ("one",)
+    with pytest.raises(WeightsError, match="'three', which the net does not have"):
+        load(net, weights(net, three=[(1,)]), input_shapes=SHAPES, outputs=["a"])
+
+
+def test_an_in_place_layer_behind_a_wanted_blob_is_part_of_it(net: Path) -> None:
+    whole = load(net, weights(net), input_shapes=SHAPES, outputs=["b"]).select("a")
+    alone = load(net, weights(net), input_shapes=SHAPES, outputs=["a"])
+    x = torch.randn(5, 3)
+    torch.testing.assert_close(alone(x)["a"], whole(x)["a"])
+    assert (alone(x)["a"] >= 0).all()
+
+
+def test_an_output_that_does_not_exist_is_named_with_near_ones(net: Path) -> None:
+    with pytest.raises(GraphError, match=r"net\.prototxt: net 'fork' has no blob 'bb'; .*'b'"):
+        load(net, outputs=["bb"], input_shapes=SHAPES)
+
+
+def test_a_data_layer_of_a_fork_is_fed_if_its_shapes_are_given(net: Path) -> None:
+    text = TEXT.replace('"ForkLoss"', '"SoftmaxWithLoss"').replace("fork_loss_param { margin: 1 }", "")
+    net.write_text(text, "utf-8")
+    made = load(net, weights(net), input_shapes={"data": (5, 3), "label": (5,)})
+    assert made.inputs == ("data", "label")
+    given = {"data": torch.randn(5, 3), "label": torch.tensor([0.0, 1, 1, 0, 1])}
+    expected = torch.nn.functional.cross_entropy(made.select("b")(given)["b"], given["label"].long())
+    torch.testing.assert_close(made(given)["loss"], expected)
+    with pytest.raises(GraphError, match=r"the shape of 'label' of layer 'data' \(ForkData\)"):
+        load(net, input_shapes={"data": (5, 3)})
+
+
+def test_a_python_data_layer_is_fed_without_its_module(tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text(
+        'layer { name: "data" type: "Python" top: "x" python_param { module: "not_here" layer: "Data" } }'
+        'layer { name: "relu" type: "ReLU" bottom: "x" top: "y" }',
+        "utf-8",
+    )
+    assert load(net, input_shapes={"x": (2, 3)})(torch.tensor([[-1.0, 2, 3]]))["y"].tolist() == [[0, 2, 3]]
+    with pytest.raises(LayerError, match=r"cannot import 'not_here'(.|\n)*give the shapes: .*--input x=N,\.\.\."):
+        load(net)
+
+
+def test_unknown_layers_without_bottoms_are_told_how_to_be_fed(tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text('layer { name: "data" type: "ForkData" top: "x" top: "y" }', "utf-8")
+    with pytest.raises(UnsupportedLayerError, match=r"'ForkData' of layer 'data'(.|\n)*--input x=N,\.\.\. --input y=N"):
+        load(net)
+
+
+def test_fields_of_layers_that_do_not_run_may_be_unknown(net: Path) -> None:
+    """Those of another phase, of a source whose shapes are given, and behind the outputs."""
+    load(net, input_shapes=SHAPES, outputs=["b"])
+    load(net, phase="train", input_shapes=SHAPES, outputs=["b"])
+    with pytest.raises(PrototxtError, match="fork_data_param"):
+        load(net, outputs=["b"])
+    with pytest.raises(PrototxtError, match="fork_loss_param"):
+        load(net, input_shapes={"data": (5, 3), "label": (5,)})
+
+
+def test_fields_of_layers_that_run_are_refused_and_so_are_those_of_the_net(net: Path) -> None:
+    net.write_text(TEXT.replace("num_output: 4 }", "num_output: 4 fancy: true }"), "utf-8")
+    with pytest.raises(PrototxtError, match="no field 'fancy' in InnerProductParameter") as caught:
+        load(net, input_shapes=SHAPES, outputs=["a"])
+    assert caught.value.line == 5
+    net.write_text(TEXT + "fancy: true", "utf-8")
+    with pytest.raises(PrototxtError, match="no field 'fancy' in NetParameter"):
+        load(net, input_shapes=SHAPES, outputs=["a"])
+
+
+def test_the_error_for_unknown_fields_names_unknown_layers_and_what_to_do(net: Path) -> None:
+    with pytest.raises(PrototxtError) as caught:
+        load(net)
+    text = str(caught.value)
+    assert ":3:" in text.splitlines()[0]
+    assert "'ForkLoss' of layer 'fork'" in text
+    assert "'ForkData' of layer 'data'" in text
+    assert "--proto" in text
+    assert "--allow-unknown" in text
+
+
+@pytest.mark.parametrize(
+    "text, names",
+    [
+        ('layer { foo: 1 name: "a" } layer { name: "b" bar { x: 1 } } foo: 1', ["a", "b", None]),
+        ('layers { name: "a" foo: 1 } layers { layer { foo: 1 name: "b" } }', ["a", "b"]),
+        ('layer [{ name: "a" foo: 1 }, { name: "b" convolution_param { foo: 1 } }]', ["a", "b"]),
+        ("layer { foo: 1 }", [""]),
+    ],
+)
+def test_unknown_fields_know_their_layer(text: str, names: list[str | None]) -> None:
+    unknown: list[prototxt.UnknownField] = []
+    prototxt.parse(text, unknown=unknown)
+    assert [field.layer for field in unknown] == names
+
+
+def test_the_image_shape_is_that_of_the_one_input_of_no_known_shape(net: Path, tmp_path: Path) -> None:
+    made = load(net, outputs=["b"], image_shape=(1, 3))
+    assert made.input_shapes == {"data": (1, 3)}
+    known = tmp_path / "known.prototxt"
+    known.write_text(
+        'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 7 } } }'
+        'layer { name: "relu" type: "ReLU" bottom: "x" top: "y" }',
+        "utf-8",
+    )
+    assert load(known, image_shape=(1, 3)).input_shapes == {"x": (2, 7)}
+    two = tmp_path / "two.prototxt"
+    two.write_text('layer { name: "in" type: "Input" top: "x" top: "y" }', "utf-8")
+    with pytest.raises(GraphError, match=r"the shape of 'x' .* 'y'"):
+        load(two, image_shape=(1, 3))
