@@ -33,7 +33,7 @@ def build(graph: Graph, input_shapes: Mapping[str, Shape]) -> CaffeNet:
     unknown type, and LayerError (with the layer's name) for parameters or shapes that are impossible.
     """
     feeding = [top for node in graph.nodes if not node.bottoms and not registry.find(node.type) for top in node.tops]
-    registry.require([(node.name, node.type) for node in graph.nodes], feeding_hint(feeding))
+    registry.require([(node.name, node.type) for node in graph.nodes], _feeding_hint(feeding))
     graph = _merge_multipliers(graph)
     attributes = _attribute_names(graph)
     modules: dict[str, Layer] = {}
@@ -65,13 +65,16 @@ def build(graph: Graph, input_shapes: Mapping[str, Shape]) -> CaffeNet:
     return CaffeNet(structure, modules, tuple(dict.fromkeys((*graph.outputs, *losses))), sinks)
 
 
-def feeding_hint(tops: Sequence[str]) -> str:
+def _feeding_hint(tops: Sequence[str]) -> str:
     """How a net is built without the layers that make these ``tops`` from nothing; "" where there are none."""
     if not tops:
         return ""
     shapes = ", ".join(f"{top!r}: (batch, ...)" for top in tops)
     options = " ".join(f"--input {top}=N,..." for top in tops)
-    return f"\nTo feed what a layer without bottoms makes, give the shapes: input_shapes={{{shapes}}} ({options})"
+    return (
+        "\nOutside of training a layer without bottoms need not run; give the shapes of what it makes: "
+        f"input_shapes={{{shapes}}} ({options})"
+    )
 
 
 def _build_layer(node: Node, bottom_shapes: Sequence[Shape]) -> tuple[Layer, list[Shape]]:
@@ -89,7 +92,7 @@ def _build_layer(node: Node, bottom_shapes: Sequence[Shape]) -> tuple[Layer, lis
         known = layer.top_shapes(bottom_shapes)
         shapes = _run_on_meta(node, cls, bottom_shapes) if known is None else known
     except LayerError as error:
-        hint = feeding_hint(node.tops) if node.type == "Python" and not node.bottoms else ""
+        hint = _feeding_hint(node.tops) if node.type == "Python" and not node.bottoms else ""
         raise type(error)(f"{place}: {error}{hint}") from error
     except (RuntimeError, IndexError, ValueError) as error:
         sizes = ", ".join("x".join(map(str, s)) or "scalar" for s in bottom_shapes)

@@ -92,7 +92,9 @@ def test_a_python_data_layer_is_fed_without_its_module(tmp_path: Path) -> None:
         "utf-8",
     )
     assert load(net, input_shapes={"x": (2, 3)})(torch.tensor([[-1.0, 2, 3]]))["y"].tolist() == [[0, 2, 3]]
-    with pytest.raises(LayerError, match=r"cannot import 'not_here'(.|\n)*give the shapes: .*--input x=N,\.\.\."):
+    with pytest.raises(
+        LayerError, match=r"cannot import 'not_here'(.|\n)*give the shapes of what it makes: .*--input x=N,\.\.\."
+    ):
         load(net)
 
 
