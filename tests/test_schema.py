@@ -63,6 +63,7 @@ FACTS = [
     ("V0LayerParameter", "k", 22, Field.TYPE_FLOAT, 1.0),
     ("PriorBoxParameter", "min_size", 1, Field.TYPE_FLOAT, None),
     ("LayerParameter", "norm_param", 206, Field.TYPE_MESSAGE, None),
+    ("LayerParameter", "yolov3_detection_output_param", 602, Field.TYPE_MESSAGE, None),
 ]
 
 

@@ -38,6 +38,7 @@ from caffe2torch.layers import (
     ssd,
     swish,
     yolo,
+    yolo_detection,
 )
 
 __all__ = [
@@ -76,4 +77,5 @@ __all__ = [
     "ssd",
     "swish",
     "yolo",
+    "yolo_detection",
 ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from caffe2torch.errors import LayerError
-from caffe2torch.layers.boxes import suppress
+from caffe2torch.layers.boxes import nothing_found, suppress
 from caffe2torch.layers.registry import Layer, Message, Shape, enum_name, refuse, register
 
 FLT_MAX = torch.finfo(torch.float32).max
@@ -123,9 +123,7 @@ class DetectionOutput(Layer):
             kept = strongest(kept, own, self.choice.keep_top_k)
         image, label, place = kept.nonzero().unbind(1)
         if not len(image):
-            nothing = offsets.new_full((images, 7), -1.0)
-            nothing[:, 0] = torch.arange(images, device=offsets.device)
-            return nothing.reshape(1, 1, images, 7)
+            return nothing_found(offsets)
         rows = (image[:, None], labels[label][:, None], own[image, label, place][:, None], boxes[image, label, place])
         return torch.cat([row.to(offsets.dtype) for row in rows], 1).reshape(1, 1, -1, 7)
 

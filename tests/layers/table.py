@@ -194,6 +194,15 @@ USES = [
     Use('type: "PriorBox" prior_box_param { min_size: 3 max_size: 7 aspect_ratio: 2 }', (IMAGE, (4, 3, 36, 32))),
     Use('type: "PriorBox" prior_box_param { min_size: 3 img_size: 36 clip: true }'),
     Use('type: "DetectionOutput" detection_output_param { num_classes: 3 }', ((4, 40), (4, 30), (1, 2, 40))),
+    Use(
+        'type: "YoloDetectionOutput" yolo_detection_output_param { num_classes: 3 num_box: 1 biases: 1 biases: 2 }',
+        ((4, 8, 5, 5),),
+    ),
+    Use(
+        'type: "Yolov3DetectionOutput" yolov3_detection_output_param { num_classes: 1 num_box: 1 biases: 9 biases: 5 '
+        "mask: 0 mask: 0 anchors_scale: 8 anchors_scale: 4 }",
+        ((4, 6, 3, 3), (4, 6, 6, 6)),
+    ),
     Use('type: "SmoothL1Loss" smooth_l1_loss_param { sigma: 3 }', (MATRIX, MATRIX)),
     Use('type: "SmoothL1Loss"', (MATRIX, MATRIX, MATRIX, MATRIX)),
     Use('type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 3 spatial_scale: 2 }', (IMAGE, (5, 5)), (1,)),
