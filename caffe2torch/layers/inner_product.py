@@ -48,13 +48,18 @@ class InnerProduct(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.t() if self.transpose else self.weight
-        flat = x.flatten(self.axis)
-        if flat.shape[-1] != weight.shape[1]:
-            raise LayerError(
-                f"layer {self.caffe_name!r} (InnerProduct) takes {weight.shape[1]} values an item and was given "
-                f"{flat.shape[-1]} (a bottom of shape {tuple(x.shape)}); check the size of what is fed to the net"
-            )
-        return F.linear(flat, weight, self.bias)
+        return F.linear(flattened(self, x, self.axis, weight.shape[1]), weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, axis={self.axis}, transpose={self.transpose}, bias={self.bias is not None}"
+
+
+def flattened(layer: Layer, x: Tensor, axis: int, inputs: int) -> Tensor:
+    """``x`` with its axes from ``axis`` on made one; LayerError unless that holds the ``inputs`` the layer takes."""
+    flat = x.flatten(axis)
+    if flat.shape[-1] != inputs:
+        raise LayerError(
+            f"layer {layer.caffe_name!r} ({layer.caffe_type}) takes {inputs} values an item and was given "
+            f"{flat.shape[-1]} (a bottom of shape {tuple(x.shape)}); check the size of what is fed to the net"
+        )
+    return flat

@@ -95,6 +95,15 @@ USES = [
     Use('type: "Softmax"'),
     Use('type: "ArgMax" argmax_param { top_k: 2 out_max_val: true }'),
     Use('type: "Accuracy" top: "a" top: "b" accuracy_param { ignore_label: 1 }', (MATRIX, (4,)), (1,)),
+    Use(
+        'type: "MarginInnerProduct" top: "a" top: "b" margin_inner_product_param { num_output: 3 }', (IMAGE, (4,)), (1,)
+    ),
+    Use(
+        'type: "MarginInnerProduct" top: "a" top: "b" margin_inner_product_param { num_output: 3 type: QUADRUPLE }',
+        (MATRIX, (4, 1)),
+        (1,),
+        training=True,
+    ),
     Use('type: "SoftmaxWithLoss" loss_param { ignore_label: 1 }', (IMAGE, (4, 9, 8)), (1,)),
     Use('type: "SoftmaxWithLoss" top: "a" top: "b" loss_param { normalization: BATCH_SIZE }', (MATRIX, (4, 1)), (1,)),
     Use('type: "SigmoidCrossEntropyLoss" loss_param { ignore_label: 2 }', (MATRIX, MATRIX), (1,)),

@@ -1,0 +1,132 @@
+"""InnerProduct layers that make the score of an item's own label harder to reach."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from caffe2torch.errors import LayerError
+from caffe2torch.fillers import fill
+from caffe2torch.layers.gradient import with_gradient_of
+from caffe2torch.layers.inner_product import flattened
+from caffe2torch.layers.registry import Layer, Message, Shape, canonical_axis, parameter, register
+
+
+@register("MarginInnerProduct")
+class MarginInnerProduct(Layer):
+    """SphereFace's scores x w^T, with w of length 1, and a margin for the label; then lambda, (1).
+
+    Bottoms: items as for InnerProduct, and a label for each. With c = cos(x, w) the label's score x w becomes
+    (|x| psi(c) + lambda x w) / (1 + lambda), where psi(c) = (-1)^k cos(m theta) - 2 k falls from 1 to 1 - 2 m: the
+    ``type`` SINGLE is m = 1, which leaves it as it is, DOUBLE m = 2, TRIPLE m = 3, QUADRUPLE m = 4.
+
+    Lambda is ``base`` (1 + ``gamma`` i)^-``power``, at least ``lambda_min``; i is ``iteration`` and one more with every
+    pass, in both phases, and is not stored. Every pass, in both phases, also gives the stored weights length 1.
+
+    The gradients are the fork's. The weights' is that of x w^T, for the label too. The bottom's has, in place of the
+    derivative psi' w + (psi - c psi') / |x| x of |x| psi(c), that with its two factors divided by their length.
+    Not captured by torch.export because every pass changes its weights, which not every torch can capture.
+    """
+
+    bottoms = (2, 2)
+    tops = (2, 2)
+    blobs = ("weight",)
+    no_gradient = (1,)
+    iteration: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        num_output: int,
+        *,
+        margin: int = 1,
+        axis: int = 1,
+        base: float = 1.0,
+        gamma: float = 0.0,
+        power: float = 1.0,
+        lambda_min: float = 0.0,
+        iteration: int = 0,
+    ) -> None:
+        super().__init__()
+        if num_output < 1 or in_features < 1:
+            raise LayerError(f"{in_features} inputs and num_output {num_output}: expected at least 1 of each")
+        self.margin, self.axis = margin, axis
+        self.base, self.gamma, self.power, self.lambda_min = base, gamma, power, lambda_min
+        self.weight = parameter((num_output, in_features))
+        self.register_buffer("iteration", torch.tensor([iteration]), persistent=False)
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> MarginInnerProduct:
+        p, (items, labels) = layer.margin_inner_product_param, bottom_shapes
+        axis = canonical_axis(p.axis, items, "margin_inner_product_param.axis")
+        if len(items) > 4 or items[:1] != labels[:1] or math.prod(items[:axis]) != math.prod(labels):
+            raise LayerError(
+                f"the bottoms have shapes {items} and {labels}: expected at most 4 axes, equal first dimensions and "
+                f"{math.prod(items[:axis])} labels, one for each item before axis {axis}"
+            )
+        return cls(
+            math.prod(items[axis:]),
+            p.num_output,
+            margin=p.type + 1,
+            axis=axis,
+            base=p.base,
+            gamma=p.gamma,
+            power=p.power,
+            lambda_min=p.lambda_min,
+            iteration=p.iteration,
+        )
+
+    def fill(self, layer: Message, generator: torch.Generator | None = None) -> None:
+        fill(self.weight, layer.margin_inner_product_param.weight_filler, generator=generator)
+
+    def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        x = flattened(self, x, self.axis, self.weight.shape[1])
+        with torch.no_grad():
+            self.iteration.add_(1)
+            self.weight.mul_(self.weight.square().sum(1, keepdim=True).sqrt().reciprocal())
+        weight = self.weight.clone()  # the next pass changes the parameter, maybe before this one's backward
+        scores, strength = F.linear(x, weight), self._lambda(x)
+        if self.margin > 1:
+            columns = labels.detach().reshape(*x.shape[:-1], 1).long()
+            own = self._own_score(x, scores.gather(-1, columns), weight.detach()[columns.squeeze(-1)], strength)
+            scores = scores.scatter(-1, columns, own)
+        return scores, strength
+
+    def _lambda(self, x: Tensor) -> Tensor:
+        passes = self.iteration.to(torch.promote_types(x.dtype, torch.float32))
+        strength = self.base * (1.0 + self.gamma * passes) ** -self.power
+        return strength.clamp(min=self.lambda_min).to(x.dtype)
+
+    def _own_score(self, x: Tensor, score: Tensor, weight: Tensor, strength: Tensor) -> Tensor:
+        """The scores (..., 1) of the labels in place of ``score`` = x w, where w is ``weight`` (..., inputs)."""
+        items, share = x.detach(), (1.0 + strength).reciprocal()
+        length = items.square().sum(-1, keepdim=True).sqrt()
+        cosine = score.detach() * length.reciprocal()
+        psi, slope = with_slope(cosine, self.margin)
+        value = (length * psi + strength * score.detach()) * share
+        of_x = (psi - cosine * slope) / length
+        direction = (slope * weight + of_x * items) / (slope.square() + of_x.square()).sqrt()
+        # F.linear gives x the gradient w.
+        return with_gradient_of(value, score + (x * ((direction - weight) * share)).sum(-1, keepdim=True))
+
+    def extra_repr(self) -> str:
+        return (
+            f"{tuple(self.weight.shape)}, margin={self.margin}, axis={self.axis}, base={self.base:g}, "
+            f"gamma={self.gamma:g}, power={self.power:g}, lambda_min={self.lambda_min:g}"
+        )
+
+
+def with_slope(c: Tensor, margin: int) -> tuple[Tensor, Tensor]:
+    """psi(c) of margin 2, 3 or 4, and its derivative."""
+    sign = c.sign()
+    if margin == 2:
+        return 2 * sign * c**2 - 1, 4 * sign * c
+    if margin == 3:
+        part = (c.abs() - 0.5).sign()
+        return part * (4 * c**3 - 3 * c) + sign * (1 + part) - 2, part * (12 * c**2 - 3)
+    part = sign * (2 * c**2 - 1).sign()
+    return part * (8 * c**4 - 8 * c**2 + 1) + 2 * sign + part - 3, part * (32 * c**3 - 16 * c)
