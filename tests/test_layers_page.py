@@ -62,7 +62,7 @@ def test_parameters_are_those_the_class_reads() -> None:
     entries = {entry.name: entry for entry in catalogue.entries()}
     assert entries["Deconvolution"].messages == ("convolution_param",)
     assert entries["SoftmaxWithLoss"].messages == ("loss_param", "softmax_param")
-    assert entries["Dropout"].refused == {"sample_weights_test"}
+    assert entries["Axpy"].refused == {"axis"}
     assert entries["TanH"].messages == ()
     assert dict(catalogue.parameters("lrn_param"))["local_size"] == "uint32 = 5"
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from caffe2torch.errors import LayerError
 from caffe2torch.fillers import Filler, fill
 from caffe2torch.layers.gradient import with_slopes
-from caffe2torch.layers.registry import Layer, Message, Shape, parameter, refuse, register
+from caffe2torch.layers.registry import Layer, Message, Shape, parameter, register
 
 
 class _Plain(Layer):
@@ -96,26 +96,34 @@ class Dropout(Layer):
     """In training zeroes values with probability ``ratio`` and divides the rest by 1 - ratio; in test the identity.
 
     ``scale_train`` false (a fork's form) leaves the rest unscaled, and multiplies by 1 - ratio in test instead.
+    ``sample_weights_test`` (Bayesian SegNet) does in test what is done in training. A ratio of 1 gives NaN there,
+    0 / 0, unless ``scale_train`` is false.
     """
 
-    def __init__(self, ratio: float = 0.5, *, scale_train: bool = True) -> None:
+    def __init__(self, ratio: float = 0.5, *, scale_train: bool = True, sample_weights_test: bool = False) -> None:
         super().__init__()
-        if not 0.0 <= ratio < 1.0:
-            raise LayerError(f"dropout_ratio is {ratio}: expected at least 0 and less than 1")
-        self.ratio, self.scale_train = ratio, scale_train
+        if not 0.0 <= ratio <= 1.0:
+            raise LayerError(f"dropout_ratio is {ratio}: expected 0 to 1")
+        self.ratio, self.scale_train, self.sample_weights_test = ratio, scale_train, sample_weights_test
 
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Dropout:
         p = layer.dropout_param
-        refuse(p, "sample_weights_test")
-        return cls(p.dropout_ratio, scale_train=p.scale_train)
+        return cls(p.dropout_ratio, scale_train=p.scale_train, sample_weights_test=p.sample_weights_test)
+
+    @property
+    def drops(self) -> bool:
+        """Whether the layer draws a mask as it is."""
+        return self.training or self.sample_weights_test
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.dropout(x, self.ratio) if self.training else x
-        return y if self.scale_train else y * (1.0 - self.ratio)
+        y = F.dropout(x, self.ratio) if self.drops else x
+        if not self.scale_train:
+            return y * (1.0 - self.ratio)
+        return y * math.inf if self.drops and self.ratio == 1.0 else y  # torch leaves 0
 
     def extra_repr(self) -> str:
-        return f"ratio={self.ratio:g}"
+        return f"ratio={self.ratio:g}" + (", sample_weights_test=True" if self.sample_weights_test else "")
 
 
 @register("Power")

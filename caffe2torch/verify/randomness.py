@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from caffe2torch.graph import Graph, Node
+from caffe2torch.layers.activation import Dropout
+from caffe2torch.layers.registry import Layer
 from caffe2torch.net import CaffeNet
 from caffe2torch.verify.case import Case
 from caffe2torch.verify.compare import TIGHT, Check, claim, compare
@@ -22,12 +24,12 @@ SIGMAS = 5.0
 
 def random_nodes(net: CaffeNet) -> tuple[Node, ...]:
     """The layers of a net that draw random numbers in its phase."""
-    return tuple(node for node, layer in net.built() if _random(node, layer.training))
+    return tuple(node for node, layer in net.built() if _random(node, layer))
 
 
-def _random(node: Node, training: bool) -> bool:
-    if node.type == "Dropout":
-        return training and node.message.dropout_param.dropout_ratio > 0
+def _random(node: Node, layer: Layer) -> bool:
+    if isinstance(layer, Dropout):
+        return layer.drops and 0 < layer.ratio < 1
     if node.type == "DummyData":
         return any(filler.type != "constant" for filler in node.message.dummy_data_param.data_filler)
     return False

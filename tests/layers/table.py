@@ -92,6 +92,8 @@ USES = [
     Use('type: "Threshold"'),
     Use('type: "Dropout"'),
     Use('type: "Dropout"', training=True),
+    Use('type: "Dropout" dropout_param { sample_weights_test: true }'),
+    Use('type: "Dropout" dropout_param { dropout_ratio: 1 }', training=True),
     Use('type: "Softmax"'),
     Use('type: "ArgMax" argmax_param { top_k: 2 out_max_val: true }'),
     Use('type: "Accuracy" top: "a" top: "b" accuracy_param { ignore_label: 1 }', (MATRIX, (4,)), (1,)),

@@ -22,7 +22,9 @@ def tops(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 def random(use: Use) -> bool:
     drawn = use.type == "Dropout" or "STOCHASTIC" in use.text
-    return (drawn and use.training) or (use.type == "DummyData" and "uniform" in use.text)
+    return (drawn and (use.training or "sample_weights_test" in use.text)) or (
+        use.type == "DummyData" and "uniform" in use.text
+    )
 
 
 CAPTURED = [

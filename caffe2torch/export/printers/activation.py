@@ -34,7 +34,7 @@ _one_call(mobile.HSwish, "F.hardswish({})")
 
 @printer(of.Dropout, nests=True)
 def dropout(layer: of.Dropout, call: Call) -> str:
-    if layer.training:
+    if layer.drops:
         call.refuse("it drops values although the net is in its test phase")
     if not layer.scale_train:
         return f"torch.mul({call.x}, {number(1.0 - layer.ratio)})"
