@@ -51,7 +51,7 @@ class NormalizedLoss(Loss):
     def read(cls, layer: Message) -> tuple[str, int | None]:
         """Normalization and ignored label of a ``LossParameter``; ``normalize`` is its older form."""
         p = layer.loss_param
-        refuse(p, "weight_by_label_freqs", "class_weighting")
+        cls.refuse_weights(p)
         if p.HasField("normalization"):
             normalization = enum_name(p, "normalization")
         elif p.HasField("normalize"):
@@ -59,6 +59,11 @@ class NormalizedLoss(Loss):
         else:
             normalization = cls.default_normalization
         return normalization, p.ignore_label if p.HasField("ignore_label") else None
+
+    @classmethod
+    def refuse_weights(cls, p: Message) -> None:
+        """Raise LayerError for weights of the classes: SegNet has them for SoftmaxWithLoss alone."""
+        refuse(p, "weight_by_label_freqs", "class_weighting")
 
     def normalized(self, losses: Tensor, kept: Tensor | None, items: int) -> Tensor:
         """The sum of ``losses`` (zero where not ``kept``) over the divisor; ``items`` is the batch size."""
@@ -80,10 +85,14 @@ class SoftmaxWithLoss(NormalizedLoss):
     """-log of the softmax probability of the label, along ``axis``; a second top gives the probabilities.
 
     Probabilities count as at least FLT_MIN, but the gradient stays probability - one-hot there, as in Caffe.
+
+    ``weight_by_label_freqs`` (SegNet) multiplies the loss of each place, and its gradient, by ``class_weighting`` of
+    the label; what the sum is divided by does not change. Without it ``class_weighting`` does nothing, as in SegNet.
     """
 
     tops = (1, 2)
     default_normalization = "VALID"
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -92,16 +101,24 @@ class SoftmaxWithLoss(NormalizedLoss):
         *,
         axis: int = 1,
         probabilities: bool = False,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__(normalization, ignore_label)
         self.axis, self.probabilities = axis, probabilities
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
 
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> SoftmaxWithLoss:
         cls.check_batch(bottom_shapes)
         axis = canonical_axis(layer.softmax_param.axis, bottom_shapes[0], "softmax_param.axis")
         check_labels(bottom_shapes, axis)
-        return cls(*cls.read(layer), axis=axis, probabilities=len(layer.top) > 1)
+        weights = _class_weights(layer.loss_param, bottom_shapes[0], axis)
+        return cls(*cls.read(layer), axis=axis, probabilities=len(layer.top) > 1, class_weights=weights)
+
+    @classmethod
+    def refuse_weights(cls, p: Message) -> None:
+        """Nothing: they are supported here."""
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         target, shape = labels.long(), x.shape[: self.axis] + x.shape[self.axis + 1 :]
@@ -115,8 +132,22 @@ class SoftmaxWithLoss(NormalizedLoss):
         ignored = NO_LABEL if self.ignore_label is None else self.ignore_label
         losses = _limited(F.nll_loss(rows, target, reduction="none", ignore_index=ignored))
         kept = None if self.ignore_label is None else target != self.ignore_label
+        if self.class_weights is not None:
+            losses = losses * self.class_weights[target if kept is None else torch.where(kept, target, 0)]
         top = self.normalized(losses, kept, math.prod(x.shape[: self.axis]))
         return top if probabilities is None else (top, probabilities)
+
+
+def _class_weights(p: Message, shape: Shape, axis: int) -> list[float] | None:
+    """SegNet's weight of each class, or None."""
+    if not p.weight_by_label_freqs:
+        return None
+    if axis != 1 or len(p.class_weighting) != shape[1]:
+        raise LayerError(
+            f"weight_by_label_freqs with {len(p.class_weighting)} class_weighting and scores {shape}, classes on axis "
+            f"{axis}: expected the classes on axis 1 and one class_weighting for each of them"
+        )
+    return list(p.class_weighting)
 
 
 def _limited(losses: Tensor) -> Tensor:

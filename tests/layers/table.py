@@ -107,6 +107,12 @@ USES = [
         training=True,
     ),
     Use('type: "SoftmaxWithLoss" loss_param { ignore_label: 1 }', (IMAGE, (4, 9, 8)), (1,)),
+    Use(
+        'type: "SoftmaxWithLoss" '
+        "loss_param { ignore_label: 1 weight_by_label_freqs: true class_weighting: [1, 2, 3, 4, 5, 6] }",
+        (IMAGE, (4, 9, 8)),
+        (1,),
+    ),
     Use('type: "SoftmaxWithLoss" top: "a" top: "b" loss_param { normalization: BATCH_SIZE }', (MATRIX, (4, 1)), (1,)),
     Use('type: "SigmoidCrossEntropyLoss" loss_param { ignore_label: 2 }', (MATRIX, MATRIX), (1,)),
     Use('type: "EuclideanLoss"', (MATRIX, MATRIX)),
