@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from caffe2torch.errors import LayerError
-from caffe2torch.layers.loss import check_labels, targets
+from caffe2torch.layers.loss import check_labels, labels_in_range, targets
 from caffe2torch.layers.registry import Layer, Message, Shape, canonical_axis, register
 
 
@@ -40,6 +40,7 @@ class Accuracy(Layer):
         ignored = p.ignore_label if p.HasField("ignore_label") else None
         return cls(p.top_k, axis=axis, ignore_label=ignored, per_class=len(layer.top) > 1)
 
+    @labels_in_range
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         scores = x.detach()
         target, kept = targets(scores, labels, self.axis, self.ignore_label)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from caffe2torch.errors import LayerError
 from caffe2torch.layers.gradient import clamped, with_gradient_of
-from caffe2torch.layers.loss import Loss, NormalizedLoss, check_labels, targets
+from caffe2torch.layers.loss import Loss, NormalizedLoss, check_labels, labels_in_range, targets
 from caffe2torch.layers.registry import Message, Shape, canonical_axis, enum_name, register
 
 LOG_THRESHOLD = 1e-20
@@ -52,6 +52,7 @@ class HingeLoss(_ItemLoss):
         cls.check_items(bottom_shapes)
         return cls(enum_name(layer.hinge_loss_param, "norm"))
 
+    @labels_in_range
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         scores = x.reshape(x.shape[0], -1)
         sign = torch.ones_like(scores).scatter(1, self.columns(labels), -1.0)
@@ -74,6 +75,7 @@ class MultinomialLogisticLoss(_ItemLoss):
         cls.check_items(bottom_shapes)
         return cls()
 
+    @labels_in_range
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         given = x.reshape(x.shape[0], -1).gather(1, self.columns(labels))
         limited = given.detach().clamp(min=LOG_THRESHOLD)
@@ -129,11 +131,13 @@ class InfogainLoss(NormalizedLoss):
             )
         return made
 
+    @labels_in_range
     def forward(self, x: Tensor, labels: Tensor, matrix: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         matrix = self.matrix if matrix is None else matrix
         assert matrix is not None
         target, kept = targets(x, labels, self.axis, self.ignore_label)
-        rows = matrix.detach().reshape(x.shape[self.axis], -1)[target.squeeze(self.axis)].movedim(-1, self.axis)
+        table = matrix.detach().reshape(x.shape[self.axis], -1)
+        rows = F.embedding(target.squeeze(self.axis), table).movedim(-1, self.axis)  # takes no label below 0
         log_probabilities = torch.log_softmax(x, self.axis)
         limited = clamped(log_probabilities, least=math.log(LOG_THRESHOLD))
         loss = -(rows * limited).sum(self.axis, keepdim=True)

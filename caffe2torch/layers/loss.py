@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -80,6 +81,47 @@ class NormalizedLoss(Loss):
         return self.normalization + ignored
 
 
+Forward = TypeVar("Forward", bound=Callable[..., Any])
+
+
+def labels_in_range(forward: Forward) -> Forward:
+    """Decorator of a layer's ``forward(scores, labels, ...)``: labels out of range become a LayerError on the CPU.
+
+    The classes are on the layer's ``axis``; without one they are all values of an item. Labels are looked at only after
+    torch has failed, so that right ones cost nothing.
+    """
+
+    @functools.wraps(forward)
+    def checked(self: Layer, x: Tensor, labels: Tensor, *rest: Tensor) -> Any:
+        if torch.compiler.is_compiling():
+            return forward(self, x, labels, *rest)
+        try:
+            return forward(self, x, labels, *rest)
+        except (IndexError, RuntimeError) as error:
+            axis = getattr(self, "axis", None)
+            if labels.device.type == "cpu":
+                _check_range(self, labels.detach(), math.prod(x.shape[1:]) if axis is None else x.shape[axis], error)
+            raise
+
+    return cast(Forward, checked)
+
+
+def _check_range(layer: Layer, labels: Tensor, classes: int, error: Exception) -> None:
+    """Raise LayerError, from ``error``, if a label is neither a class nor to be ignored."""
+    index, ignored = labels.long(), getattr(layer, "ignore_label", None)
+    wrong = ((index < 0) | (index >= classes)) & (index != (NO_LABEL if ignored is None else ignored))
+    if wrong.any():
+        place = tuple(wrong.nonzero()[0].tolist())
+        if ignored is not None:
+            alternative = f", or ignore_label {ignored}"
+        else:
+            alternative = ", and no ignore_label is set" if hasattr(layer, "ignore_label") else ""
+        raise LayerError(
+            f"layer {layer.caffe_name!r} ({layer.caffe_type}) found the label {labels[place].item():.9g} at {place}; "
+            f"{int(wrong.sum())} of {wrong.numel()} labels are out of range: expected 0 to {classes - 1}{alternative}"
+        ) from error
+
+
 @register("SoftmaxWithLoss")
 class SoftmaxWithLoss(NormalizedLoss):
     """-log of the softmax probability of the label, along ``axis``; a second top gives the probabilities.
@@ -120,6 +162,7 @@ class SoftmaxWithLoss(NormalizedLoss):
     def refuse_weights(cls, p: Message) -> None:
         """Nothing: they are supported here."""
 
+    @labels_in_range
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         target, shape = labels.long(), x.shape[: self.axis] + x.shape[self.axis + 1 :]
         rows = torch.log_softmax(x, self.axis)
