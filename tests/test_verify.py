@@ -358,6 +358,23 @@ def test_layers_opencv_lacks_are_named(capsys: pytest.CaptureFixture[str]) -> No
     assert "OpenCV cannot compute them: 'ls' (SoftmaxWithLoss), 'k1' (K1_EuclideanLoss), 'k2'" in out
 
 
+@OPENCV
+def test_layers_that_draw_in_test_are_not_compared_with_opencv(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.prototxt").write_text(
+        """input: "x" input_shape { dim: 2 dim: 50 }
+        layer { name: "p" type: "Power" bottom: "x" top: "p" power_param { scale: 2 } }
+        layer { name: "d" type: "Dropout" bottom: "p" top: "d" dropout_param { sample_weights_test: true } }
+        layer { name: "r" type: "ReLU" bottom: "d" top: "r" }""",
+        "utf-8",
+    )
+    assert cli.main(["verify", str(tmp_path / "net.prototxt"), "--against", "opencv"]) == 0
+    out = capsys.readouterr().out
+    assert "OpenCV cannot compute them: 'd' (Dropout), 'r' (ReLU)" in out
+    assert out.endswith("1 blobs agree, 0 differ\n")
+
+
 class Tags(HTMLParser):
     """Counts rows and keeps a stack of open tags."""
 

@@ -18,6 +18,7 @@ from caffe2torch.graph import Node
 from caffe2torch.net import CaffeNet
 from caffe2torch.verify.compare import Array
 from caffe2torch.verify.dump import Dump
+from caffe2torch.verify.randomness import random_nodes
 
 _REFUSED = re.compile(r"Can't create layer \"(?P<name>.*)\" of type \"(?P<type>[^\"]*)\"")
 PICTURE_SPREAD = 50.0
@@ -30,7 +31,7 @@ class Opinion:
 
     dump: Dump
     lacking: tuple[str, ...]
-    """Layers that OpenCV lacks, or that need one it lacks, as ``'name' (Type)``."""
+    """Layers that OpenCV lacks, that draw random values, or that need such a one, as ``'name' (Type)``."""
 
 
 def random_inputs(net: CaffeNet) -> dict[str, Array]:
@@ -47,7 +48,7 @@ def ask(net: CaffeNet, weights: Path | None, inputs: Mapping[str, Array]) -> Opi
     It reads the user's own weights file where that is a binary one; it knows no HDF5, so such weights are written anew.
     """
     cv2 = _opencv()
-    nodes = list(net.structure.graph.nodes)
+    nodes = _without(net.structure.graph.nodes, random_nodes(net))  # nobody else draws the same values
     with tempfile.TemporaryDirectory(prefix="caffe2torch-") as folder:
         model = Path(folder) / "weights.caffemodel"
         if weights is not None and _binary(weights):
@@ -125,12 +126,18 @@ def _forward(
 def _without_refused(nodes: Sequence[Node], reason: str) -> list[Node]:
     """The layers without those of the type OpenCV refuses and without all that need their blobs."""
     refused = _REFUSED.search(reason)
-    if refused is None or not any(node.type == refused["type"] for node in nodes):
+    out = [node for node in nodes if refused is not None and node.type == refused["type"]]
+    if not out:
         raise UnsupportedLayerError(f"OpenCV cannot run this net: {' '.join(reason.split())}")
-    lost: set[str] = set()
+    return _without(nodes, out)
+
+
+def _without(nodes: Sequence[Node], out: Sequence[Node]) -> list[Node]:
+    """The layers without some and without all that need their blobs."""
+    indices, lost = {node.index for node in out}, set[str]()
     kept = []
     for node in nodes:
-        if node.type == refused["type"] or not lost.isdisjoint(node.bottoms):
+        if node.index in indices or not lost.isdisjoint(node.bottoms):
             lost.update(node.writes)
         else:
             kept.append(node)
