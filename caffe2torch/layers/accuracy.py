@@ -1,4 +1,4 @@
-"""Accuracy and ArgMax: what a classifier's scores say."""
+"""Accuracy, SegAccuracy and ArgMax: what a classifier's scores say."""
 
 from __future__ import annotations
 
@@ -58,6 +58,69 @@ class Accuracy(Layer):
 
     def extra_repr(self) -> str:
         return f"top_k={self.top_k}, axis={self.axis}, ignore_label={self.ignore_label}"
+
+
+@register("SegAccuracy")
+class SegAccuracy(Layer):
+    """DeepLab's measures of a segmentation, (1, 1, 1, 3): accuracy, mean recall and mean Jaccard index; no gradient.
+
+    They come from the confusion matrix of scores (N, C, H, W) and labels (N, 1, H, W), without the places whose label
+    is in ``ignore_label`` (any number): the share of right places; the mean over the classes that occur of the share of
+    their places that is right; the mean over all classes of right places over those that have the class as label or as
+    prediction (1 for a class that neither has). Of equal scores the last counts as the prediction; PSPNet's layer of
+    this name takes the first. ``reset: false`` adds up the matrices of all passes.
+    """
+
+    bottoms = (2, 2)
+    no_gradient = (0, 1)
+    axis = 1
+    confusion: Tensor
+    """Labels x predictions."""
+
+    def __init__(self, classes: int, *, ignore_labels: Sequence[int] = (), reset: bool = True) -> None:
+        super().__init__()
+        self.ignore_labels, self.reset = tuple(ignore_labels), reset
+        self.register_buffer("confusion", torch.zeros(classes, classes, dtype=torch.int64), persistent=False)
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> SegAccuracy:
+        p = layer.seg_accuracy_param
+        scores, labels = bottom_shapes
+        if len(scores) != 4 or labels != (scores[0], 1, *scores[2:]):
+            raise LayerError(f"the bottoms have shapes {scores} and {labels}: expected (N, C, H, W) and (N, 1, H, W)")
+        if scores[1] < 2:
+            raise LayerError(
+                "the scores have one channel, which DeepLab and PSPNet take differently: expected 2 or more"
+            )
+        return cls(scores[1], ignore_labels=p.ignore_label, reset=p.reset)
+
+    @labels_in_range
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        classes = x.shape[1]
+        prediction = classes - 1 - x.detach().flip(1).argmax(1)
+        target = labels.detach().squeeze(1).long()
+        kept = torch.ones_like(target)
+        for ignored in self.ignore_labels:
+            kept = kept * (target != ignored)
+        places = torch.where(kept > 0, target * classes + prediction, 0).flatten()
+        matrix = kept.new_zeros(classes * classes).index_add(0, places, kept.flatten()).view(classes, classes)
+        if not self.reset:
+            matrix = matrix + self.confusion
+            self.confusion.copy_(matrix)
+        return _measures(matrix.double()).to(x.dtype).view(1, 1, 1, 3)
+
+    def extra_repr(self) -> str:
+        return f"{len(self.confusion)}, ignore_labels={self.ignore_labels}, reset={self.reset}"
+
+
+def _measures(confusion: Tensor) -> Tensor:
+    """Accuracy, mean recall and mean Jaccard index of a confusion matrix; the first two of an empty one are 0."""
+    right, labels, predictions = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    accuracy = right.sum() / confusion.sum().clamp(min=1.0)
+    recall = (right / labels.clamp(min=1.0)).sum() / labels.count_nonzero().clamp(min=1)
+    either = labels + predictions - right
+    jaccard = torch.where(right == either, 1.0, right / either.clamp(min=1.0)).mean()
+    return torch.stack((accuracy, recall, jaccard))
 
 
 @register("ArgMax")

@@ -108,14 +108,17 @@ def labels_in_range(forward: Forward) -> Forward:
 
 def _check_range(layer: Layer, labels: Tensor, classes: int, error: Exception) -> None:
     """Raise LayerError, from ``error``, if a label is neither a class nor to be ignored."""
-    index, ignored = labels.long(), getattr(layer, "ignore_label", None)
-    wrong = ((index < 0) | (index >= classes)) & (index != (NO_LABEL if ignored is None else ignored))
+    one = getattr(layer, "ignore_label", None)
+    ignored = getattr(layer, "ignore_labels", () if one is None else (one,))
+    index = labels.long()
+    wrong = ((index < 0) | (index >= classes)) & ~torch.isin(index, torch.tensor(ignored, dtype=torch.int64))
     if wrong.any():
         place = tuple(wrong.nonzero()[0].tolist())
-        if ignored is not None:
-            alternative = f", or ignore_label {ignored}"
+        if ignored:
+            alternative = f", or ignore_label {', '.join(map(str, ignored))}"
         else:
-            alternative = ", and no ignore_label is set" if hasattr(layer, "ignore_label") else ""
+            can_ignore = hasattr(layer, "ignore_label") or hasattr(layer, "ignore_labels")
+            alternative = ", and no ignore_label is set" if can_ignore else ""
         raise LayerError(
             f"layer {layer.caffe_name!r} ({layer.caffe_type}) found the label {labels[place].item():.9g} at {place}; "
             f"{int(wrong.sum())} of {wrong.numel()} labels are out of range: expected 0 to {classes - 1}{alternative}"

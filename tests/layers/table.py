@@ -106,6 +106,8 @@ USES = [
         (1,),
         training=True,
     ),
+    Use('type: "SegAccuracy" seg_accuracy_param { ignore_label: 1 ignore_label: 9 }', (IMAGE, (4, 1, 9, 8)), (1,)),
+    Use('type: "SegAccuracy" seg_accuracy_param { reset: false }', (IMAGE, (4, 1, 9, 8)), (1,)),
     Use('type: "SoftmaxWithLoss" loss_param { ignore_label: 1 }', (IMAGE, (4, 9, 8)), (1,)),
     Use(
         'type: "SoftmaxWithLoss" '
