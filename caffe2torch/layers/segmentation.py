@@ -1,4 +1,4 @@
-"""Layers of the segmentation forks: SegNet's Upsample and BN, PSPNet's BN, DeepLab's and PSPNet's Interp."""
+"""Layers of the segmentation forks: SegNet's Upsample and BN, DeconvNet's Unpooling, PSPNet's BN, DeepLab's Interp."""
 
 from __future__ import annotations
 
@@ -62,14 +62,67 @@ class Upsample(Layer):
         height, width = self.size or [
             n * s - pad for n, s, pad in zip(x.shape[2:], self.scale, self.pad_out, strict=True)
         ]
-        index = mask.detach().flatten(2).long()
-        if not torch.compiler.is_compiling() and index.device.type == "cpu":
-            _check_mask(index, height, width)
-        planes = x.new_zeros((*x.shape[:2], height * width))
-        return planes.scatter(2, index, x.flatten(2)).reshape(*x.shape[:2], height, width)
+        return _unpool(x, mask, height, width)
 
     def extra_repr(self) -> str:
         return f"size={self.size}" if self.size else f"scale={self.scale}, pad_out={self.pad_out}"
+
+
+@register("Unpooling")
+class Unpooling(Layer):
+    """DeconvNet's: puts every value at the place in its plane that the mask names, as SegNet's Upsample; the rest is 0.
+
+    The planes get the size ``unpool_size``, or ``unpool_h`` x ``unpool_w``. Only ``unpool: MAX`` with a mask is
+    supported; kernel and stride have no effect on it, but DeconvNet's Caffe wants a kernel.
+    """
+
+    bottoms = (2, 2)
+    no_gradient = (1,)
+
+    def __init__(self, size: Pair) -> None:
+        super().__init__()
+        if min(size) < 1:
+            raise LayerError(f"the planes are to be {size[0]} x {size[1]}: expected at least 1 on both axes")
+        self.size = size
+
+    @classmethod
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Unpooling:
+        p, shape = layer.unpooling_param, bottom_shapes[0]
+        if len(shape) != 4 or bottom_shapes[1] != shape:
+            raise LayerError(f"bottoms of shape {shape} and {bottom_shapes[1]}: expected values and mask, 4 axes each")
+        if enum_name(p, "unpool") != "MAX":
+            raise LayerError(f"unpool is {enum_name(p, 'unpool')}: only MAX, by a mask, is supported")
+        if p.pad or p.pad_h or p.pad_w:
+            raise LayerError("unpooling_param has padding: expected none, as DeconvNet's Caffe requires")
+        _one_form(p, "kernel_size", "kernel_h", "kernel_w")
+        _one_form(p, "unpool_size", "unpool_h", "unpool_w")
+        if p.HasField("stride_h") != p.HasField("stride_w") or (p.HasField("stride") and p.HasField("stride_h")):
+            raise LayerError("unpooling_param: expected stride alone, or both stride_h and stride_w")
+        return cls((p.unpool_size, p.unpool_size) if p.HasField("unpool_size") else (p.unpool_h, p.unpool_w))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return _unpool(x, mask, *self.size)
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}"
+
+
+def _one_form(p: Message, both: str, height: str, width: str) -> None:
+    """Raise LayerError unless the message gives one number for both axes, or two, of at least 1."""
+    given = [name for name in (both, height, width) if p.HasField(name)]
+    if given not in ([both], [height, width]) or min(getattr(p, name) for name in given) < 1:
+        raise LayerError(
+            f"unpooling_param gives {' and '.join(f'{name} {getattr(p, name)}' for name in given) or f'no {both}'}: "
+            f"expected {both} alone, or both {height} and {width}, of at least 1"
+        )
+
+
+def _unpool(x: Tensor, mask: Tensor, height: int, width: int) -> Tensor:
+    index = mask.detach().flatten(2).long()
+    if not torch.compiler.is_compiling() and index.device.type == "cpu":
+        _check_mask(index, height, width)
+    planes = x.new_zeros((*x.shape[:2], height * width))
+    return planes.scatter(2, index, x.flatten(2)).reshape(*x.shape[:2], height, width)
 
 
 def _check_mask(index: Tensor, height: int, width: int) -> None:
@@ -77,7 +130,7 @@ def _check_mask(index: Tensor, height: int, width: int) -> None:
     if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < height * width:
         raise LayerError(
             f"the mask names places {int(index.min())} to {int(index.max())}: expected 0 to {height * width - 1}, "
-            f"those of a plane of {height} x {width}; upsample_param must undo the pooling that made the mask"
+            f"those of a plane of {height} x {width}; the layer must undo the pooling that made the mask"
         )
 
 

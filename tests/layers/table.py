@@ -178,6 +178,7 @@ USES = [
     Use('type: "Upsample"', (IMAGE, IMAGE), (1,)),
     Use('type: "Upsample" upsample_param { upsample_h: 17 upsample_w: 16 }', (IMAGE, IMAGE), (1,)),
     Use('type: "Upsample" upsample_param { scale: 2 }'),
+    Use('type: "Unpooling" unpooling_param { kernel_size: 2 unpool_h: 17 unpool_w: 16 }', (IMAGE, IMAGE), (1,)),
     Use('type: "BN" bn_param { bn_mode: INFERENCE }'),
     Use('type: "BN" top: "a" top: "b" top: "c" bn_param { bn_mode: LEARN }'),
     Use('type: "BN" bn_param { frozen: false }'),

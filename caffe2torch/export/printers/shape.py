@@ -11,7 +11,7 @@ from caffe2torch.layers.accuracy import ArgMax
 from caffe2torch.layers.eltwise import Eltwise
 from caffe2torch.layers.pick import BatchReindex, Crop, Filter
 from caffe2torch.layers.reduce import Reduction
-from caffe2torch.layers.segmentation import Interp, Upsample
+from caffe2torch.layers.segmentation import Interp, Unpooling, Upsample
 from caffe2torch.layers.shape import Concat, Flatten, Reshape, Silence, Slice, Split, Tile
 from caffe2torch.layers.softmax import Softmax
 from caffe2torch.layers.ssd import Permute
@@ -156,6 +156,12 @@ def unpool(layer: Upsample, call: Call) -> str:
             for axis in (2, 3)
         )
     return f"{call.helper(helpers.unpool)}({x}, {mask}, {height}, {width})"
+
+
+@printer(Unpooling)
+def unpool_to(layer: Unpooling, call: Call) -> str:
+    x, mask = call.bottoms
+    return f"{call.helper(helpers.unpool)}({x}, {mask}, {layer.size[0]}, {layer.size[1]})"
 
 
 @printer(Interp)
