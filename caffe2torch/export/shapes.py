@@ -10,6 +10,7 @@ import torch
 from caffe2torch.errors import Caffe2TorchError
 from caffe2torch.layers.recurrent import Recurrent
 from caffe2torch.layers.registry import Layer, Shape
+from caffe2torch.layers.sequence import Lstm
 from caffe2torch.net import CaffeNet
 
 
@@ -61,7 +62,7 @@ def batch_of(net: CaffeNet) -> Batch:
     shapes = net.structure.blob_shapes
     firsts = {shape[0] if shape else 0 for shape in net.input_shapes.values()}
     fixed = Batch(shapes, {}, 0)
-    if len(firsts) != 1 or 0 in firsts or any(isinstance(layer, Recurrent) for _, layer in net.built()):
+    if len(firsts) != 1 or 0 in firsts or any(isinstance(layer, (Recurrent, Lstm)) for _, layer in net.built()):
         return fixed
     (size,) = firsts
     blobs = tuple(dict.fromkeys((*net.inputs, *(top for step in net.plan for top in step.tops))))

@@ -33,8 +33,8 @@ class LSTMUnit(Layer):
 
     def forward(self, c: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
         _check_unit(c.shape, gates.shape, cont.shape)
-        h, last = _Steps.apply(  # type: ignore[no-untyped-call]
-            gates, cont.detach().unsqueeze(2), None, None, c[0], torch.is_grad_enabled()
+        h, last = Steps.apply(  # type: ignore[no-untyped-call]
+            gates, cont.detach().unsqueeze(2), None, None, c[0], torch.is_grad_enabled(), None
         )
         return last.unsqueeze(0), h
 
@@ -70,25 +70,31 @@ class LSTM(Recurrent):
     ) -> tuple[Tensor, Sequence[Tensor]]:
         h, c = first
         if static is None and _uninterrupted(cont):
-            return self._by_torch(x, h * cont[0], c * cont[0])
+            return by_torch(x, h * cont[0], c * cont[0], self.W_xc, self.W_hc, self.b_c)
         gates = F.linear(x, self.W_xc, self.b_c)
         if static is not None and self.W_xc_static is not None:
             gates = gates + F.linear(static.flatten(1), self.W_xc_static)
-        y, last = _Steps.apply(gates, cont, self.W_hc, h, c, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+        y, last = Steps.apply(gates, cont, self.W_hc, h, c, torch.is_grad_enabled(), None)  # type: ignore[no-untyped-call]
         return y, (y[-1], last)
 
-    def _by_torch(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        """The same by torch's kernel, twice as fast as the loop; it takes the gates in the order i, f, g, o."""
-        rows = [blob.chunk(4) for blob in (self.W_xc, self.W_hc, self.b_c)]
-        blobs = [part.flatten() for i, f, o, g in rows for part in (i, f, g, o)]
-        zeros = torch.zeros_like(self.b_c)  # torch has a second bias
-        # cuDNN wants them in one piece of memory, in this order.
-        sizes = [self.W_xc.numel(), self.W_hc.numel(), zeros.numel(), zeros.numel()]
-        to_gates, from_h, bias, second = torch.split_with_sizes(torch.cat([*blobs, zeros]), sizes)
-        weights = [to_gates.view_as(self.W_xc), from_h.view_as(self.W_hc), bias, second]
-        training = torch.is_grad_enabled()  # whether backward may follow
-        y, *last = torch.lstm(x, (h.unsqueeze(0), c.unsqueeze(0)), weights, True, 1, 0.0, training, False, False)
-        return y, [state[0] for state in last]
+
+def by_torch(x: Tensor, h: Tensor, c: Tensor, W_x: Tensor, W_h: Tensor, b: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+    """The steps by torch's kernel, twice as fast as the loop; it takes the gates in the order i, f, g, o."""
+    blobs = [part.flatten() for blob in (W_x, W_h, b) for part in in_torchs_order(blob)]
+    zeros = torch.zeros_like(b)  # torch has a second bias
+    # cuDNN wants them in one piece of memory, in this order.
+    sizes = [W_x.numel(), W_h.numel(), zeros.numel(), zeros.numel()]
+    to_gates, from_h, bias, second = torch.split_with_sizes(torch.cat([*blobs, zeros]), sizes)
+    weights = [to_gates.view_as(W_x), from_h.view_as(W_h), bias, second]
+    training = torch.is_grad_enabled()  # whether backward may follow
+    y, *last = torch.lstm(x, (h.unsqueeze(0), c.unsqueeze(0)), weights, True, 1, 0.0, training, False, False)
+    return y, [state[0] for state in last]
+
+
+def in_torchs_order(blob: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A blob's rows for the gates i, f, g and o, which Caffe has in the order i, f, o, g."""
+    i, f, o, g = blob.chunk(4)
+    return i, f, g, o
 
 
 def _uninterrupted(cont: Tensor) -> bool:
@@ -113,18 +119,26 @@ def _stack(steps: list[Tensor]) -> Tensor:
     return torch.stack(steps) if len(steps) > 1 else steps[0].unsqueeze(0)
 
 
-class _Steps(torch.autograd.Function):
+class Steps(torch.autograd.Function):
     """The loop over the steps, from their gates (T, N, 4D) before h and cont (T, N, 1): all h (T, N, D) and the last c.
 
     Autograd's own backward would take a product for the gradient of the weight at every step, and where ``cont`` is
-    neither 0 nor 1 it would differ from Caffe's: for the gate f' = cont f Caffe's slope is f' (1 - f').
+    neither 0 nor 1 it would differ from Caffe's: for the gate f' = cont f Caffe's slope is f' (1 - f'). ``limit`` is
+    the largest gradient that a gate gets, or None.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, gates: Tensor, cont: Tensor, weight: Tensor | None, h: Tensor | None, c: Tensor, keep: bool
+        ctx: Any,
+        gates: Tensor,
+        cont: Tensor,
+        weight: Tensor | None,
+        h: Tensor | None,
+        c: Tensor,
+        keep: bool,
+        limit: float | None,
     ) -> tuple[Tensor, Tensor]:
-        size = c.shape[1]
+        size, ctx.limit = c.shape[1], limit
         hidden, cells, tanh, before, activated = [], [], [], [], []
         for step, marker in zip(gates.unbind(0), cont.unbind(0), strict=True):
             if weight is not None and h is not None:
@@ -157,10 +171,11 @@ class _Steps(torch.autograd.Function):
         for t in range(len(f) - 1, -1, -1):
             dc = torch.addcmul(dc, dh, by_hidden[1][t])
             di, df, dg, before_dc = (k[t] * dc for k in by_cell)
-            steps.append(torch.cat((di, df, by_hidden[0][t] * dh, dg), 1))
+            step = torch.cat((di, df, by_hidden[0][t] * dh, dg), 1)
+            steps.append(step if ctx.limit is None else step.clamp(-ctx.limit, ctx.limit))
             dc = before_dc
             if t:
                 dh = torch.addcmul(gradients[0][t - 1], steps[-1] @ weight, cont[t])
         gates = _stack(steps[::-1])
         to_weight = gates.flatten(0, 1).t() @ before.flatten(0, 1) if ctx.needs_input_grad[2] else None
-        return gates, None, to_weight, None, dc, None
+        return gates, None, to_weight, None, dc, None, None

@@ -20,7 +20,7 @@ REFUSED = {
 }
 """Types that have no printer, besides all losses."""
 WRITTEN = [use for use in USES if not use.training and use.type not in ("Silence", "HDF5Output")]  # those have no top
-ROUNDED = {"InnerProduct": 1e-6, "LSTM": 1e-5}
+ROUNDED = {"InnerProduct": 1e-6, "LSTM": 1e-5, "Lstm": 1e-5}
 """A transposed weight is stored upright, and torch's own LSTM kernel takes its sums in another order."""
 
 

@@ -1,11 +1,14 @@
-"""LSTM, RNN and LSTMUnit."""
+"""LSTM, RNN, LSTMUnit, CTPN's Lstm and ContinuationIndicator."""
 
 from __future__ import annotations
 
+import torch
+
 from caffe2torch.export import helpers
 from caffe2torch.export.printing import Call, printer
-from caffe2torch.layers.lstm import LSTM, LSTMUnit
+from caffe2torch.layers.lstm import LSTM, LSTMUnit, in_torchs_order
 from caffe2torch.layers.recurrent import RNN, Recurrent
+from caffe2torch.layers.sequence import ContinuationIndicator, Lstm
 
 
 @printer(LSTM, RNN)
@@ -35,3 +38,21 @@ def recurrent(layer: Recurrent, call: Call) -> str | list[str]:
 @printer(LSTMUnit)
 def unit(layer: LSTMUnit, call: Call) -> str:
     return f"{call.helper(helpers.lstm_step)}({', '.join(call.bottoms)})"
+
+
+@printer(Lstm)
+def ctpn(layer: Lstm, call: Call) -> str:
+    names = {"weight_ih_l0": layer.W_x, "weight_hh_l0": layer.W_h, "bias_ih_l0": layer.b}
+    state = {name: torch.cat(in_torchs_order(blob.detach())) for name, blob in names.items()}
+    state["bias_hh_l0"] = torch.zeros_like(layer.b)
+    module = call.module(f"nn.LSTM({layer.W_x.shape[1]}, {layer.num_output})", **state)
+    return f"{module}({call.x if len(call.shape) == 3 else f'torch.flatten({call.x}, 2)'})[0]"
+
+
+@printer(ContinuationIndicator)
+def continuation_indicator(layer: ContinuationIndicator, call: Call) -> str:
+    columns = layer.batch_size if layer.batch_size is not None else f"{call.x}.shape[0]"
+    given = "" if layer.batch_size is not None else f", device={call.x}.device"
+    sizes = f"({layer.time_step - 1}, {columns})"
+    zeros, ones = f"torch.zeros((1, {columns}){given})", f"torch.ones({sizes}{given})"
+    return f"torch.cat(({zeros}, {ones}))"

@@ -12,6 +12,7 @@ from caffe2torch.layers.eltwise import Eltwise
 from caffe2torch.layers.pick import BatchReindex, Crop, Filter
 from caffe2torch.layers.reduce import Reduction
 from caffe2torch.layers.segmentation import Interp, Unpooling, Upsample
+from caffe2torch.layers.sequence import Reverse, Transpose
 from caffe2torch.layers.shape import Concat, Flatten, Reshape, Silence, Slice, Split, Tile
 from caffe2torch.layers.softmax import Softmax
 from caffe2torch.layers.ssd import Permute
@@ -131,6 +132,16 @@ def filter_(layer: Filter, call: Call) -> str | list[str]:
 @printer(Permute, nests=True)
 def permute(layer: Permute, call: Call) -> str:
     return f"torch.permute({call.x}, {layer.order}).contiguous()"
+
+
+@printer(Transpose, nests=True)
+def transpose(layer: Transpose, call: Call) -> str:
+    return f"torch.permute({call.x}, {layer.dims}).contiguous()"
+
+
+@printer(Reverse, nests=True)
+def reverse(layer: Reverse, call: Call) -> str:
+    return f"torch.flip({call.x}, {layer.axes})"
 
 
 @printer(Reorg, nests=True)
