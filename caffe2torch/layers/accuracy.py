@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from caffe2torch.errors import LayerError
-from caffe2torch.layers.loss import check_labels, labels_in_range, targets
+from caffe2torch.layers.labels import labels_in_range
+from caffe2torch.layers.loss import check_labels, targets
 from caffe2torch.layers.registry import Layer, Message, Shape, canonical_axis, register
 
 

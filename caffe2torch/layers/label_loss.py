@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from caffe2torch.errors import LayerError
 from caffe2torch.layers.gradient import clamped, with_gradient_of
-from caffe2torch.layers.loss import Loss, NormalizedLoss, check_labels, labels_in_range, targets
+from caffe2torch.layers.labels import labels_in_range
+from caffe2torch.layers.loss import Loss, NormalizedLoss, check_labels, targets
 from caffe2torch.layers.registry import Message, Shape, canonical_axis, enum_name, register
 
 LOG_THRESHOLD = 1e-20
