@@ -30,6 +30,7 @@ LONG_SUMS = frozenset(
         "LRN",
         "LSTM",
         "LSTMUnit",
+        "Lstm",
         "MVN",
         "Normalize",
         "Python",
