@@ -66,7 +66,7 @@ class DetectionOutput(Layer):
                 f"nms_param has eta {nms.eta:g} and nms_threshold {nms.nms_threshold:g}: "
                 "expected more than 0 and at most 1, and at least 0"
             )
-        cls._check_shapes(bottom_shapes, p.num_classes, 1 if p.share_location else p.num_classes)
+        check_boxes(bottom_shapes, p.num_classes, 1 if p.share_location else p.num_classes)
         choice = Choice(
             p.confidence_threshold if p.HasField("confidence_threshold") else -math.inf,
             nms.nms_threshold,
@@ -82,19 +82,6 @@ class DetectionOutput(Layer):
             code=enum_name(p, "code_type"),
             variance_in_target=p.variance_encoded_in_target,
         )
-
-    @staticmethod
-    def _check_shapes(shapes: Sequence[Shape], classes: int, locations: int) -> None:
-        offsets, scores, priors = shapes
-        if len(priors) < 3 or priors[1] != 2 or math.prod(priors[2:]) % 4:
-            raise LayerError(f"the third bottom has shape {priors}: expected prior boxes (1, 2, 4 x boxes)")
-        boxes = math.prod(priors[2:]) // 4
-        wanted = (boxes * locations * 4, boxes * classes)
-        if offsets[0] != scores[0] or (math.prod(offsets[1:]), math.prod(scores[1:])) != wanted:
-            raise LayerError(
-                f"the bottoms have shapes {offsets} and {scores}: {boxes} prior boxes and {classes} classes need "
-                f"{wanted[0]} offsets and {wanted[1]} scores per image"
-            )
 
     def top_shapes(self, bottom_shapes: Sequence[Shape]) -> list[Shape]:
         boxes = math.prod(bottom_shapes[2][2:]) // 4
@@ -141,6 +128,20 @@ class DetectionOutput(Layer):
         return f"{self.classes} classes, {self.choice}, code={self.code}, share_location={self.share_location}"
 
 
+def check_boxes(shapes: Sequence[Shape], classes: int, locations: int) -> None:
+    """Raise LayerError unless the first three bottoms are offsets, scores and prior boxes that fit each other."""
+    offsets, scores, priors = shapes[:3]
+    if len(priors) < 3 or priors[1] != 2 or math.prod(priors[2:]) % 4:
+        raise LayerError(f"the third bottom has shape {priors}: expected prior boxes (1, 2, 4 x boxes)")
+    boxes = math.prod(priors[2:]) // 4
+    wanted = (boxes * locations * 4, boxes * classes)
+    if offsets[0] != scores[0] or (math.prod(offsets[1:]), math.prod(scores[1:])) != wanted:
+        raise LayerError(
+            f"the bottoms have shapes {offsets} and {scores}: {boxes} prior boxes and {classes} classes need "
+            f"{wanted[0]} offsets and {wanted[1]} scores per image"
+        )
+
+
 def decode(offsets: Tensor, prior: Tensor, variance: Tensor, code: str, *, variance_in_target: bool) -> Tensor:
     """Boxes (..., boxes, 4) from offsets to prior boxes (boxes, 4).
 
@@ -157,6 +158,19 @@ def decode(offsets: Tensor, prior: Tensor, variance: Tensor, code: str, *, varia
     centre = offsets[..., :2] * sides + (prior[:, :2] + prior[:, 2:]) / 2
     half = offsets[..., 2:].exp() * sides / 2
     return torch.cat((centre - half, centre + half), -1)
+
+
+def encode(boxes: Tensor, prior: Tensor, variance: Tensor, code: str, *, variance_in_target: bool) -> Tensor:
+    """The offsets (boxes, 4) that ``decode`` makes ``boxes`` of, all tensors of the same shape."""
+    sides = prior[:, 2:] - prior[:, :2]
+    if code == "CORNER":
+        offsets = boxes - prior
+    elif code == "CORNER_SIZE":
+        offsets = (boxes - prior) / torch.cat((sides, sides), 1)
+    else:
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2 - (prior[:, :2] + prior[:, 2:]) / 2
+        offsets = torch.cat((centre / sides, ((boxes[:, 2:] - boxes[:, :2]) / sides).log()), 1)
+    return offsets if variance_in_target else offsets / variance
 
 
 def strongest(kept: Tensor, scores: Tensor, most: int) -> Tensor:

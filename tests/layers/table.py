@@ -230,6 +230,14 @@ USES = [
         "mask: 0 mask: 0 anchors_scale: 8 anchors_scale: 4 }",
         ((4, 6, 3, 3), (4, 6, 6, 6)),
     ),
+    Use(
+        'type: "MultiBoxLoss" multibox_loss_param { num_classes: 3 background_label_id: 2 }',
+        ((4, 40), (4, 30), (1, 2, 40), (1, 1, 5, 8)),
+    ),
+    Use(
+        'type: "MultiBoxLoss" multibox_loss_param { num_classes: 3 background_label_id: 2 mining_type: NONE }',
+        ((4, 40), (4, 30), (1, 2, 40), (1, 1, 5, 8)),
+    ),
     Use('type: "SmoothL1Loss" smooth_l1_loss_param { sigma: 3 }', (MATRIX, MATRIX)),
     Use('type: "SmoothL1Loss"', (MATRIX, MATRIX, MATRIX, MATRIX)),
     Use('type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 3 spatial_scale: 2 }', (IMAGE, (5, 5)), (1,)),
