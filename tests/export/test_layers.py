@@ -15,8 +15,9 @@ from .running import layer_net, run_written
 
 CASES = [case for case in discover(bundled()) if case.kind in ("net", "weights") and case.phase == "test"]
 REFUSED = {
-    *("Accuracy", "MultiLabelAccuracy", "SegAccuracy", "DetectionOutput", "HDF5Output", "MarginInnerProduct"),
-    *("Proposal", "Python", "PSROIPooling", "ROIAlign", "ROIPooling", "YoloDetectionOutput", "Yolov3DetectionOutput"),
+    *("Accuracy", "MultiLabelAccuracy", "SegAccuracy", "DetectionEvaluate", "DetectionOutput", "HDF5Output"),
+    *("MarginInnerProduct", "Proposal", "Python", "PSROIPooling", "ROIAlign", "ROIPooling"),
+    *("YoloDetectionOutput", "Yolov3DetectionOutput"),
 }
 """Types that have no printer, besides all losses."""
 WRITTEN = [use for use in USES if not use.training and use.type not in ("Silence", "HDF5Output")]  # those have no top

@@ -222,6 +222,10 @@ USES = [
     Use('type: "PriorBox" prior_box_param { min_size: 3 img_size: 36 clip: true }'),
     Use('type: "DetectionOutput" detection_output_param { num_classes: 3 }', ((4, 40), (4, 30), (1, 2, 40))),
     Use(
+        'type: "DetectionEvaluate" detection_evaluate_param { num_classes: 3 background_label_id: 2 }',
+        ((1, 1, 6, 7), (1, 1, 5, 8)),
+    ),
+    Use(
         'type: "YoloDetectionOutput" yolo_detection_output_param { num_classes: 3 num_box: 1 biases: 1 biases: 2 }',
         ((4, 8, 5, 5),),
     ),
