@@ -42,6 +42,46 @@ layer {
 }
 """
 
+TRAINED = (
+    """
+layer {
+  name: "data" type: "AnnotatedData" top: "data" top: "label" include { phase: TRAIN }
+  transform_param {
+    mirror: true mean_value: [104, 117, 123] emit_constraint { emit_type: CENTER }
+    resize_param { prob: 1 resize_mode: WARP height: 32 width: 32 interp_mode: [LINEAR, AREA] }
+  }
+  data_param { source: "gone/train_lmdb" batch_size: 4 backend: LMDB }
+  annotated_data_param { batch_sampler { max_sample: 1 max_trials: 1 } anno_type: BBOX label_map_file: "gone" }
+}
+layer {
+  name: "data" type: "AnnotatedData" top: "data" top: "label" include { phase: TEST }
+  transform_param { mean_value: [104, 117, 123] resize_param { height: 32 width: 32 } }
+  data_param { source: "gone/test_lmdb" batch_size: 2 backend: LMDB }
+  annotated_data_param { anno_type: BBOX }
+}
+"""
+    + SSD.partition("\n")[2].partition("\n")[2].replace('top: "found"', 'top: "found" include { phase: TEST }')
+    + """
+layer {
+  name: "loss" type: "MultiBoxLoss" bottom: "f1" bottom: "f2" bottom: "prior" bottom: "label" top: "loss"
+  include { phase: TRAIN } propagate_down: [true, true, false, false] loss_param { normalization: VALID }
+  multibox_loss_param {
+    loc_loss_type: SMOOTH_L1 conf_loss_type: SOFTMAX loc_weight: 1 num_classes: 3 share_location: true
+    match_type: PER_PREDICTION overlap_threshold: 0.5 use_prior_for_matching: true background_label_id: 0
+    use_difficult_gt: true neg_pos_ratio: 3 neg_overlap: 0.5 code_type: CENTER_SIZE mining_type: MAX_NEGATIVE
+  }
+}
+layer {
+  name: "eval" type: "DetectionEvaluate" bottom: "found" bottom: "label" top: "eval" include { phase: TEST }
+  detection_evaluate_param {
+    num_classes: 3 background_label_id: 0 overlap_threshold: 0.5 evaluate_difficult_gt: false
+    name_size_file: "NAMES"
+  }
+}
+"""
+)
+"""SSD as its authors train and test it: the data layer, the loss, and the evaluation after DetectionOutput."""
+
 FASTER_RCNN = """
 layer {
   name: "data" type: "Input" top: "map" top: "scores" top: "moves" top: "im_info"
@@ -80,6 +120,42 @@ def test_an_ssd_head_finds_what_opencv_finds(tmp_path: Path) -> None:
     assert net.blob_shapes["found"] == found.shape
     by_score = found[0, 0][np.argsort(-found[0, 0, :, 2], kind="stable")]
     np.testing.assert_allclose(by_score, expected[0, 0], atol=1e-4)
+
+
+OBJECTS = [[0, 1, 0, 0.1, 0.1, 0.4, 0.35, 0], [0, 2, 0, 0.5, 0.6, 0.8, 0.8, 0], [1, 1, 0, 0.2, 0.5, 0.5, 0.7, 1]]
+
+
+def test_an_ssd_learns_the_boxes_it_is_shown(tmp_path: Path) -> None:
+    text = tmp_path / "ssd.prototxt"
+    text.write_text(TRAINED, "utf-8")
+    torch.manual_seed(0)
+    net = load(text, phase="train")
+    assert net.input_shapes == {"data": (4, 3, 32, 32), "label": (1, 1, 1, 8)}
+    data, label = torch.rand(4, 3, 32, 32), torch.tensor(OBJECTS).reshape(1, 1, 3, 8)
+    losses = []
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = net({"data": data, "label": label})["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_an_ssd_is_evaluated(tmp_path: Path) -> None:
+    text, sizes = tmp_path / "ssd.prototxt", tmp_path / "sizes.txt"
+    sizes.write_text("first 375 500\nsecond 333 500\n", "utf-8")
+    text.write_text(TRAINED.replace("NAMES", str(sizes)), "utf-8")
+    net = load(text, phase="test")
+    assert net.input_shapes == {"data": (2, 3, 32, 32), "label": (1, 1, 1, 8)}
+    assert net.blob_shapes["eval"] == (1, 1, 2 + net.blob_shapes["found"][2], 5)
+    with torch.no_grad():
+        tops = net.select("found", "eval")(
+            {"data": torch.rand(2, 3, 32, 32), "label": torch.tensor(OBJECTS).reshape(1, 1, 3, 8)}
+        )
+    assert tops["eval"].shape == (1, 1, 2 + tops["found"].shape[2], 5)
+    assert tops["eval"][0, 0, :2].tolist() == [[-1, 1, 1, -1, -1], [-1, 2, 1, -1, -1]]  # the difficult one apart
 
 
 def test_layers_take_as_many_proposals_as_there_are(tmp_path: Path) -> None:

@@ -155,6 +155,52 @@ def test_channels_that_had_to_be_assumed_are_said(tmp_path: Path) -> None:
         assert load(path).input_shapes == {"data": (2, 3, 4, 4)}
 
 
+ANNOTATED = (
+    'layer {{ name: "d" type: "AnnotatedData" top: "data" top: "label" data_param {{ source: "gone" batch_size: 2 }} '
+    "transform_param {{ {} }} annotated_data_param {{ {} }} }}"
+)
+MEAN = "mean_value: [1, 2, 3]"
+
+
+@pytest.mark.parametrize(
+    "transform, size",
+    [
+        (f"{MEAN} resize_param {{ height: 5 width: 6 }}", (5, 6)),
+        (f"{MEAN} resize_param {{ height: 5 width: 6 resize_mode: FIT_LARGE_SIZE_AND_PAD }}", (5, 6)),
+        (f"{MEAN} resize_param {{ height: 5 width: 6 }} crop_size: 4", (4, 4)),
+        (f"{MEAN} resize_param {{ height: 5 width: 6 }} crop_h: 3", (3, 6)),
+        (f"{MEAN} resize_param {{ height: 5 width: 6 resize_mode: FIT_SMALL_SIZE }} crop_h: 3 crop_w: 4", (3, 4)),
+    ],
+)
+def test_the_shapes_of_annotated_data_are_those_of_its_pictures_and_of_boxes(
+    transform: str, size: tuple[int, int], tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(ANNOTATED.format(transform, "anno_type: BBOX"), "utf-8")
+    assert load(path).input_shapes == {"data": (2, 3, *size), "label": (1, 1, 1, 8)}
+    assert not recwarn
+
+
+def test_what_annotated_data_is_taken_to_hold_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(ANNOTATED.format("resize_param { height: 5 width: 6 }", ""), "utf-8")
+    with pytest.warns(
+        UserWarning, match=r"'data' is taken to have 3 channels; .*'label' is taken to hold boxes, \(1, 1, "
+    ):
+        assert load(path).input_shapes == {"data": (2, 3, 5, 6), "label": (1, 1, 1, 8)}
+
+
+@pytest.mark.parametrize(
+    "transform", [MEAN, f"{MEAN} resize_param {{ height: 5 width: 6 resize_mode: FIT_SMALL_SIZE }}"]
+)
+def test_of_annotated_data_only_the_pictures_are_asked_for(transform: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(ANNOTATED.format(transform, "anno_type: BBOX"), "utf-8")
+    with pytest.raises(GraphError, match=r"input_shapes=\{'data': \(batch, channels, height, width\)\}") as caught:
+        load(path)
+    assert "label" not in str(caught.value)
+
+
 PUBLISHED = Path("published") / "prototxt"
 NEEDS_SHAPE = {
     "hdf5_nonlinear_train_val.prototxt": {"data": (10, 4), "label": (10,)},

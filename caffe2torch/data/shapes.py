@@ -90,7 +90,7 @@ def _ask_for(unknown: Sequence[tuple[str, Any]]) -> GraphError:
 
 
 def source_shapes(layer: Message, folder: Path) -> SourceShapes:
-    """The shapes of one source layer's tops (labels are ``(batch,)``)."""
+    """The shapes of one source layer's tops (labels are ``(batch,)``, boxes ``(1, 1, rows, 8)``)."""
     kind = layer.type
     if kind == "Input":
         return _input(layer)
@@ -102,8 +102,10 @@ def source_shapes(layer: Message, folder: Path) -> SourceShapes:
         return _hdf5(layer, folder)
     if kind == "Data" and layer.data_param.source and _is_folder(folder / layer.data_param.source):
         return _records(layer, folder)
-    if kind in ("Data", "AnnotatedData"):
+    if kind == "Data":
         return _images(layer, layer.data_param.batch_size, None, None, folder)
+    if kind == "AnnotatedData":
+        return _annotated(layer, folder)
     if kind == "ImageData":
         return _listed(layer, folder)
     if kind == "WindowData":
@@ -135,6 +137,22 @@ def _records(layer: Message, folder: Path) -> SourceShapes:
             return replace(found, assumed=found.assumed.replace(_ABSENT, reason))
     channels, height, width = records.first_example(layer, folder).record.shape
     return _images(layer, batch, (height, width), channels, folder)
+
+
+def _annotated(layer: Message, folder: Path) -> SourceShapes:
+    """SSD's pictures, all of one size, and the boxes of a batch: one row each, and one where there is none."""
+    t = layer.transform_param
+    resize = t.resize_param
+    fixed = resize.resize_mode != resize.FIT_SMALL_SIZE  # which leaves one side to the picture
+    height, width = t.crop_h or fixed * resize.height, t.crop_w or fixed * resize.width
+    size = (height, width) if height and width else None
+    found = _images(layer, layer.data_param.batch_size, size, None, folder)
+    if len(layer.top) < 2:
+        return found
+    assumed = [found.assumed] if found.assumed else []
+    if not layer.annotated_data_param.HasField("anno_type"):
+        assumed.append(f"{_ABSENT}, so blob {layer.top[1]!r} is taken to hold boxes, (1, 1, boxes, 8)")
+    return SourceShapes((found.shapes[0], (1, 1, 1, 8), *found.shapes[2:]), "; ".join(assumed))
 
 
 def _listed(layer: Message, folder: Path) -> SourceShapes:
