@@ -20,9 +20,9 @@ from caffe2torch.upgrade import upgrade_net
 def deploy(model: Model, *, softmax: str = "", stages: Sequence[str] = ()) -> Model:
     """The net to use, of a net to train: the layers of the test phase, data layers as Input layers, no losses.
 
-    Losses, Accuracy and what only they need (labels) are dropped; what they read first becomes an output. With
-    ``softmax`` a Softmax of that name stands in the place of each SoftmaxWithLoss (``NAME_BLOB`` if there are
-    several). The inputs have the shapes of the data layers, or those of ``model.input_shapes``.
+    Losses, Accuracy, DetectionEvaluate and what only they need (labels) are dropped; what they read first becomes an
+    output. With ``softmax`` a Softmax of that name stands in the place of each SoftmaxWithLoss (``NAME_BLOB`` if there
+    are several). The inputs have the shapes of the data layers, or those of ``model.input_shapes``.
     """
     graph = build_graph(model.net, phase="test", stages=stages)
     judges = [node for node in graph.nodes if _judges(node)]
@@ -50,7 +50,9 @@ def deploy(model: Model, *, softmax: str = "", stages: Sequence[str] = ()) -> Mo
 def _judges(node: Node) -> bool:
     """Whether a layer says how good the net is, or hides a blob from the outputs."""
     cls = registry.find(node.type)
-    return (cls is not None and cls.loss) or node.type.endswith(("Loss", "Accuracy")) or node.type == "Silence"
+    return (
+        (cls is not None and cls.loss) or node.type.endswith(("Loss", "Accuracy", "Evaluate")) or node.type == "Silence"
+    )
 
 
 def _aims(graph: Graph, judges: Sequence[Node]) -> list[Node]:

@@ -166,3 +166,16 @@ def test_data_layers_take_the_place_of_inputs() -> None:
 def test_a_net_without_class_scores_is_not_trained() -> None:
     with pytest.raises(GraphError, match=r"ends in code \(Sigmoid\), expected class scores"):
         surgery.train(surgery.cut(surgery.deploy(trained()), "", "code"))
+
+
+def test_deploy_ends_a_detector_in_its_detections() -> None:
+    net = model(
+        """
+layer { name: "in" type: "Input" top: "data" top: "label"
+  input_param { shape { dim: 1 dim: 1 dim: 4 dim: 7 } shape { dim: 1 dim: 1 dim: 1 dim: 8 } } }
+layer { name: "found" type: "Power" bottom: "data" top: "found" }
+layer { name: "eval" type: "DetectionEvaluate" bottom: "found" bottom: "label" top: "eval"
+  detection_evaluate_param { num_classes: 3 } }
+"""
+    )
+    assert names(surgery.deploy(net)) == ["data", "found"]
