@@ -2,7 +2,7 @@
 
 The two sides take turns in one thread; each figure is CPU time and the median of the ratios of neighbouring turns, so
 that what else the machine does weighs little and on both. A layer not listed moves no data (Silence, Split), reads
-files, or has no counterpart in torch alone (ROIPooling, PriorBox, DetectionOutput). Eltwise MAX takes the second bottom
+files, or has no counterpart in torch alone (ROIPooling, PriorBox, MultiBoxLoss). Eltwise MAX takes the second bottom
 where either is NaN, which torch.where can say and torch.maximum, much faster, cannot: it is compared with both.
 
 Small layers are faster or slower from process to process, as their memory happens to lie: so it is several of them.
@@ -139,7 +139,7 @@ class Recurrence:
 def recurrences() -> list[Row]:
     text = "recurrent_param {{ num_output: {} }}"
     sequence = ((50, 16, 256), (50, 16))
-    output = nn.Linear(256, 256)
+    output, lstm = nn.Linear(256, 256), nn.LSTM(256, 256)
     return [
         Row(
             f'type: "RNN" {text.format(256)}',
@@ -148,6 +148,11 @@ def recurrences() -> list[Row]:
             {1: 2},
         ),
         Row(f'type: "LSTM" {text.format(256)}', Recurrence(nn.LSTM(256, 256), lambda h: h), sequence, {1: 1}),
+        Row(
+            'type: "Lstm" lstm_param { num_output: 256 }',
+            lambda m, x: lstm(x)[0],
+            ((50, 16, 256),),
+        ),
         Row('type: "LSTMUnit" top: "c" top: "h"', lstm_unit, ((1, 256, 256), (1, 256, 1024), (1, 256)), {2: 2}),
     ]
 
@@ -258,6 +263,20 @@ MOVED = [
     Row('type: "ShuffleChannel" shuffle_channel_param { group: 4 }', lambda m, x: F.channel_shuffle(x, 4)),
     Row('type: "Reorg" reorg_param { stride: 2 }', lambda m, x: F.pixel_unshuffle(x, 2)),
     Row('type: "Upsample" upsample_param { scale: 2 }', lambda m, x: F.interpolate(x, scale_factor=2.0)),
+    Row(
+        'type: "Upsample" upsample_param { scale: 2 }',
+        lambda m, x, mask: F.max_unpool2d(x, mask.long(), 2),
+        (IMAGE, IMAGE),
+        {1: 784},
+    ),
+    Row(
+        'type: "Unpooling" unpooling_param { kernel_size: 2 unpool_size: 56 }',
+        lambda m, x, mask: F.max_unpool2d(x, mask.long(), 2),
+        (IMAGE, IMAGE),
+        {1: 784},
+    ),
+    Row('type: "Reverse" reverse_param { axis: 1 }', lambda m, x: x.flip(1)),
+    Row('type: "Transpose" transpose_param { dim: [3, 0, 2, 1] }', lambda m, x: x.permute(3, 0, 2, 1).contiguous()),
     Row(
         'type: "Interp" interp_param { zoom_factor: 2 }',
         lambda m, x: F.interpolate(x, (55, 55), mode="bilinear", align_corners=True),
