@@ -37,6 +37,8 @@ class _Clamped(torch.autograd.Function):
 def with_slopes(value: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
     """``value`` exactly; the first tensor of each pair gets the gradient times the second, also where that is NaN."""
     tensors, slopes = zip(*pairs, strict=True)
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
+        return value.detach()
     result: Tensor = _WithSlopes.apply(value.detach(), *tensors, *slopes)  # type: ignore[no-untyped-call]
     return result
 
