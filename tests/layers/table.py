@@ -215,6 +215,8 @@ USES = [
     Use('type: "MultiLabelSigmoidLoss"', (MATRIX, MATRIX), (1,)),
     Use('type: "MultiLabelL2SVMLoss"', (MATRIX, MATRIX), (1,)),
     Use('type: "MultiLabelAccuracy"', (MATRIX, MATRIX), (1,)),
+    Use('type: "HashingLoss" hashing_loss_param { bi_margin: 12 }', (MATRIX, (4, 1)), (1,)),
+    Use('type: "HashingLoss"', (MATRIX, (4, 3)), (1,)),
     Use('type: "Normalize"'),
     Use('type: "Normalize" norm_param { across_spatial: false channel_shared: false }'),
     Use('type: "Permute" permute_param { order: 0 order: 2 order: 3 }'),
