@@ -17,7 +17,7 @@ CASES = [case for case in discover(bundled()) if case.kind in ("net", "weights")
 REFUSED = {
     *("Accuracy", "MultiLabelAccuracy", "SegAccuracy", "DetectionEvaluate", "DetectionOutput", "HDF5Output"),
     *("MarginInnerProduct", "Proposal", "Python", "PSROIPooling", "ROIAlign", "ROIPooling"),
-    *("YoloDetectionOutput", "Yolov3DetectionOutput"),
+    *("ScaleTanH", "YoloDetectionOutput", "Yolov3DetectionOutput"),
 }
 """Types that have no printer, besides all losses."""
 WRITTEN = [use for use in USES if not use.training and use.type not in ("Silence", "HDF5Output")]  # those have no top
