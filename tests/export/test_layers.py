@@ -16,7 +16,7 @@ from .running import layer_net, run_written
 CASES = [case for case in discover(bundled()) if case.kind in ("net", "weights") and case.phase == "test"]
 REFUSED = {
     *("Accuracy", "MultiLabelAccuracy", "SegAccuracy", "DetectionEvaluate", "DetectionOutput", "HDF5Output"),
-    *("MarginInnerProduct", "Proposal", "Python", "PSROIPooling", "ROIAlign", "ROIPooling"),
+    *("LargeMarginInnerProduct", "MarginInnerProduct", "Proposal", "Python", "PSROIPooling", "ROIAlign", "ROIPooling"),
     *("ScaleTanH", "YoloDetectionOutput", "Yolov3DetectionOutput"),
 }
 """Types that have no printer, besides all losses."""

@@ -106,6 +106,16 @@ USES = [
         (1,),
         training=True,
     ),
+    *(
+        Use(
+            'type: "LargeMarginInnerProduct" top: "a" top: "b" '
+            f"largemargin_inner_product_param {{ num_output: 3 type: {kind} base: 2 gamma: 1 }}",
+            (MATRIX, (4,)),
+            (1,),
+            training=training,
+        )
+        for kind, training in (("SINGLE", False), ("DOUBLE", True), ("TRIPLE", True), ("QUADRUPLE", False))
+    ),
     Use('type: "SegAccuracy" seg_accuracy_param { ignore_label: 1 ignore_label: 9 }', (IMAGE, (4, 1, 9, 8)), (1,)),
     Use('type: "SegAccuracy" seg_accuracy_param { reset: false }', (IMAGE, (4, 1, 9, 8)), (1,)),
     Use('type: "SoftmaxWithLoss" loss_param { ignore_label: 1 }', (IMAGE, (4, 9, 8)), (1,)),
