@@ -5,6 +5,7 @@ from __future__ import annotations
 from caffe2torch.layers import (
     accuracy,
     activation,
+    center_loss,
     conv,
     deconv,
     detection,
@@ -50,6 +51,7 @@ from caffe2torch.layers import (
 __all__ = [
     "accuracy",
     "activation",
+    "center_loss",
     "conv",
     "deconv",
     "detection",

@@ -55,6 +55,23 @@ class _WithSlopes(torch.autograd.Function):
         return None, *(gradients[0] * slope for slope in slopes), *(None for _ in slopes)
 
 
+def with_own_gradient(value: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
+    """``value`` with its own gradients, and ``gradient`` for ``x`` in every backward, whatever that of ``value`` is."""
+    result: Tensor = _WithOwnGradient.apply(value, x, gradient)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _WithOwnGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        return gradients[0], ctx.saved_tensors[0], None
+
+
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def with_backward(value: Tensor, x: Tensor, backward: Callable[[Tensor], Tensor]) -> Tensor:
     """``value`` exactly; ``backward`` turns its gradient into that of ``x``.

@@ -19,8 +19,8 @@ Forward = TypeVar("Forward", bound=Callable[..., Any])
 def labels_in_range(forward: Forward) -> Forward:
     """Decorator of a layer's ``forward(scores, labels, ...)``: labels out of range become a LayerError on the CPU.
 
-    The classes are on the layer's ``axis``; without one they are all values of an item. Labels are looked at only after
-    torch has failed, so that right ones cost nothing.
+    The layer has so many ``classes``, or they are on its ``axis``; without both they are all values of an item. Labels
+    are looked at only after torch has failed, so that right ones cost nothing.
     """
 
     @functools.wraps(forward)
@@ -32,7 +32,8 @@ def labels_in_range(forward: Forward) -> Forward:
         except (IndexError, RuntimeError) as error:
             axis = getattr(self, "axis", None)
             if labels.device.type == "cpu":
-                _check_range(self, labels.detach(), math.prod(x.shape[1:]) if axis is None else x.shape[axis], error)
+                of_scores = math.prod(x.shape[1:]) if axis is None else x.shape[axis]
+                _check_range(self, labels.detach(), getattr(self, "classes", of_scores), error)
             raise
 
     return cast(Forward, checked)
