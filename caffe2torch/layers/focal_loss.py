@@ -25,6 +25,7 @@ class FocalLoss(NormalizedLoss):
     This is the rule that several public forks share (zimenglan-sysu-512's Focal-Loss, as it last was, and those of
     MobileNet-SSD and of caffe-tea). Others have a FocalLoss of sigmoids, with a label for every score, and its rules
     differ from each other: that is refused, and so is the ``type`` LINEAR, which no fork has been seen to compute.
+    ``alpha`` must be given, as the forks' defaults differ.
     """
 
     tops = (1, 2)
@@ -35,7 +36,7 @@ class FocalLoss(NormalizedLoss):
         normalization: str | None = None,
         ignore_label: int | None = None,
         *,
-        alpha: float = 0.25,
+        alpha: float,
         gamma: float = 2.0,
         axis: int = 1,
         probabilities: bool = False,
@@ -56,6 +57,8 @@ class FocalLoss(NormalizedLoss):
                 f"the bottoms have shapes {scores} and {labels}, a label for each score: a FocalLoss of sigmoids, of "
                 "which every fork has its own rule, is not supported; register a class of your own for the layer"
             )
+        if not p.HasField("alpha"):
+            raise LayerError("focal_loss_param has no alpha, which is 0.25, 0.75 or 1 by default in the forks: give it")
         check_labels(bottom_shapes, axis)
         return cls(*cls.read(layer), alpha=p.alpha, gamma=p.gamma, axis=axis, probabilities=len(layer.top) > 1)
 

@@ -132,7 +132,7 @@ USES = [
     Use('type: "K2_EuclideanLoss"', (MATRIX, MATRIX)),
     Use('type: "ContrastiveLoss"', (MATRIX, MATRIX, (4,)), (2,)),
     Use('type: "ContrastiveLoss" contrastive_loss_param { legacy_version: true }', (MATRIX, MATRIX, (4,)), (2,)),
-    Use('type: "FocalLoss"', (MATRIX, (4,)), (1,)),
+    Use('type: "FocalLoss" focal_loss_param { alpha: 0.25 }', (MATRIX, (4,)), (1,)),
     Use(
         'type: "FocalLoss" top: "a" top: "b" loss_param { ignore_label: 1 } focal_loss_param { alpha: 1 gamma: 0.5 }',
         (IMAGE, (4, 9, 8)),

@@ -17,6 +17,7 @@ from .messages import layer
 
 Array = NDArray[Any]
 FLT_MIN = 2.0**-126
+ALPHA = "focal_loss_param { alpha: 1 }"
 
 
 def focal(settings: str, *shapes: tuple[int, ...]) -> Layer:
@@ -57,7 +58,8 @@ def check(settings: str, shape: tuple[int, ...], x: Array, labels: Array, expect
 
 
 @pytest.mark.parametrize(
-    "param, alpha, gamma", [("", 0.25, 2.0), ("alpha: 1.5 gamma: 0.5", 1.5, 0.5), ("gamma: 0", 0.25, 0.0)]
+    "param, alpha, gamma",
+    [("alpha: 0.25", 0.25, 2.0), ("alpha: 1.5 gamma: 0.5", 1.5, 0.5), ("alpha: 1 gamma: 0", 1, 0)],
 )
 @pytest.mark.parametrize(
     "loss_param, ignored, divisor",
@@ -106,7 +108,7 @@ def test_certain_labels_right_and_wrong(label: int, scores: tuple[float, float],
 
 def test_labels_that_are_all_ignored_give_no_loss_and_no_gradient() -> None:
     x = torch.rand(3, 4).requires_grad_()
-    top = focal("loss_param { ignore_label: 2 }", (3, 4), (3,))(x, torch.full((3,), 2.0))
+    top = focal(f"{ALPHA} loss_param {{ ignore_label: 2 }}", (3, 4), (3,))(x, torch.full((3,), 2.0))
     top.backward()
     assert top.item() == 0
     assert x.grad is not None
@@ -115,7 +117,7 @@ def test_labels_that_are_all_ignored_give_no_loss_and_no_gradient() -> None:
 
 def test_the_second_top_is_the_probabilities_without_a_gradient() -> None:
     x = torch.randn(3, 4, 5).requires_grad_()
-    loss, found = focal('top: "a" top: "b"', (3, 4, 5), (3, 5))(x, torch.zeros(3, 5))
+    loss, found = focal(f'top: "a" top: "b" {ALPHA}', (3, 4, 5), (3, 5))(x, torch.zeros(3, 5))
     assert loss.requires_grad
     assert not found.requires_grad
     torch.testing.assert_close(found, torch.softmax(x.detach(), 1))
@@ -129,22 +131,24 @@ def test_gamma_0_is_alpha_times_the_softmax_loss() -> None:
 
 def test_a_label_out_of_range_is_refused() -> None:
     with pytest.raises(LayerError, match="1 of 2 labels are out of range: expected 0 to 3"):
-        focal("", (2, 4), (2,))(torch.rand(2, 4), torch.tensor([4.0, 0.0]))
+        focal(ALPHA, (2, 4), (2,))(torch.rand(2, 4), torch.tensor([4.0, 0.0]))
 
 
 @pytest.mark.parametrize(
     "settings, shapes, reason",
     [
-        ("", [(4, 3), (4, 3)], "a label for each score: a FocalLoss of sigmoids"),
-        ("", [(4, 1, 2), (4, 1, 2)], "a FocalLoss of sigmoids"),
-        ("", [(4, 3), (3,)], "equal first dimensions"),
-        ("", [(4, 3, 2), (4,)], "need 8 labels"),
-        ("focal_loss_param { type: LINEAR }", [(4, 3), (4,)], "FocalLossParameter has type: 1"),
-        ("focal_loss_param { beta: 2 }", [(4, 3), (4,)], "FocalLossParameter has beta: 2.0"),
+        (ALPHA, [(4, 3), (4, 3)], "a label for each score: a FocalLoss of sigmoids"),
+        (ALPHA, [(4, 1, 2), (4, 1, 2)], "a FocalLoss of sigmoids"),
+        ("", [(4, 3), (4, 3)], "a FocalLoss of sigmoids"),
+        ("", [(4, 3), (4,)], "focal_loss_param has no alpha.*give it"),
+        (ALPHA, [(4, 3), (3,)], "equal first dimensions"),
+        (ALPHA, [(4, 3, 2), (4,)], "need 8 labels"),
+        ("focal_loss_param { type: LINEAR alpha: 1 }", [(4, 3), (4,)], "FocalLossParameter has type: 1"),
+        ("focal_loss_param { beta: 2 alpha: 1 }", [(4, 3), (4,)], "FocalLossParameter has beta: 2.0"),
         ("focal_loss_param { alpha: 0 }", [(4, 3), (4,)], "alpha is 0 and gamma 2: expected alpha above 0"),
-        ("focal_loss_param { gamma: -1 }", [(4, 3), (4,)], "gamma -1: expected"),
-        ("softmax_param { axis: 2 }", [(4, 3), (4,)], "softmax_param.axis is 2"),
-        ("loss_param { weight_by_label_freqs: true }", [(4, 3), (4,)], "weight_by_label_freqs"),
+        ("focal_loss_param { alpha: 1 gamma: -1 }", [(4, 3), (4,)], "gamma -1: expected"),
+        (f"{ALPHA} softmax_param {{ axis: 2 }}", [(4, 3), (4,)], "softmax_param.axis is 2"),
+        (f"{ALPHA} loss_param {{ weight_by_label_freqs: true }}", [(4, 3), (4,)], "weight_by_label_freqs"),
     ],
 )
 def test_impossible_focal_losses_are_refused(settings: str, shapes: list[tuple[int, ...]], reason: str) -> None:
