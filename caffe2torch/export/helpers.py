@@ -166,6 +166,14 @@ class Normalize(nn.Module):
         return x / norm * (self.scale.reshape(-1, *(1,) * (x.ndim - 2)) if self.scale.ndim else self.scale)
 
 
+def unit_length(x: Tensor, norm: str = "L2") -> tuple[Tensor, Tensor]:
+    """x over the length of its channels at each place, and that length; both have four axes."""
+    x = x.reshape(*x.shape, *(1,) * (4 - x.ndim))
+    sums = (x.square() if norm == "L2" else x.abs()).sum(1, keepdim=True) + 1e-6
+    length = sums.sqrt() if norm == "L2" else sums
+    return x / length, length
+
+
 def larger(a: Tensor, b: Tensor) -> Tensor:
     """``a`` where a > b, elsewhere ``b``; torch.maximum would keep the NaN of either."""
     return torch.where(a > b, a, b)

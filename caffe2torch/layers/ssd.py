@@ -10,7 +10,7 @@ from torch import Tensor
 
 from caffe2torch.errors import LayerError
 from caffe2torch.fillers import Filler, fill, from_caffe
-from caffe2torch.layers.registry import Layer, Message, Shape, parameter, register
+from caffe2torch.layers.registry import Layer, Message, Shape, parameter, refuse, register
 
 
 @register("Normalize")
@@ -19,9 +19,17 @@ class Normalize(Layer):
 
     The blob ``scale`` holds one value, or one per channel. Its settings are read from ``norm_param``, or from
     ``normalize_param`` as some forks spell it.
+
+    With ``normalize_type`` or ``bp_norm`` it is the layer of NormFace (caffe-windows), which has no blob: x over the
+    length of its channels at each place, L2's sqrt(1e-6 + sum of squares), or L1's 1e-6 + sum of sizes. A second top,
+    which ``bp_norm`` must be given for, is that length, and passes its gradient on where ``bp_norm`` is true. All tops
+    have four axes. On the GPU the fork adds 1e-12 to the sum of squares, and with ``fix_gradient``, which is refused,
+    has another gradient.
+    A layer without settings is SSD's: a net of NormFace that gives none must be given ``normalize_type``.
     """
 
     blobs = ("scale",)
+    tops = (1, 2)
 
     def __init__(
         self, channels: int, *, across_spatial: bool = True, channel_shared: bool = True, eps: float = 1e-10
@@ -31,11 +39,13 @@ class Normalize(Layer):
         self.scale = parameter(() if channel_shared else (channels,))
 
     @classmethod
-    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Normalize:
+    def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Layer:
         (shape,) = bottom_shapes
         if not 2 <= len(shape) <= 4:
             raise LayerError(f"the bottom has shape {shape}: expected 2 to 4 axes (N, C, H, W)")
         p = _settings(layer)
+        if len(layer.top) > 1 or any(p.HasField(field) for field in ("normalize_type", "fix_gradient", "bp_norm")):
+            return _unit_length(layer, p)
         return cls(shape[1], across_spatial=p.across_spatial, channel_shared=p.channel_shared, eps=p.eps)
 
     def fill(self, layer: Message, generator: torch.Generator | None = None) -> None:
@@ -57,6 +67,44 @@ def _settings(layer: Message) -> Message:
     if layer.HasField("norm_param") and layer.HasField("normalize_param"):
         raise LayerError("the layer gives both norm_param and normalize_param: remove one of them")
     return layer.normalize_param if layer.HasField("normalize_param") else layer.norm_param
+
+
+def _unit_length(layer: Message, p: Message) -> UnitLength:
+    refuse(p, "fix_gradient")
+    if len(layer.top) > 1 and not p.HasField("bp_norm"):
+        raise LayerError(
+            "the layer has a second top, for which forks give the length of the channels, or one over it: give bp_norm "
+            "of normalize_param if it is the length, or remove the top"
+        )
+    ssd = [field for field in ("across_spatial", "scale_filler", "channel_shared", "eps") if p.HasField(field)]
+    if ssd or p.normalize_type not in ("L2", "L1"):
+        raise LayerError(
+            f"normalize_type is {p.normalize_type!r}, given with {', '.join(ssd) or 'nothing'} of SSD's Normalize: "
+            "expected L2 or L1, and nothing of SSD's"
+        )
+    return UnitLength(p.normalize_type, lengths=len(layer.top) > 1, bp_norm=p.bp_norm)
+
+
+class UnitLength(Layer):
+    """NormFace's Normalize."""
+
+    caffe_type = "Normalize"
+    tops = (1, 2)
+
+    def __init__(self, normalize_type: str = "L2", *, lengths: bool = False, bp_norm: bool = False) -> None:
+        super().__init__()
+        self.normalize_type, self.lengths, self.bp_norm = normalize_type, lengths, bp_norm
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        x = x.reshape(*x.shape, *(1,) * (4 - x.ndim))
+        sums = (x.square() if self.normalize_type == "L2" else x.abs()).sum(1, keepdim=True) + 1e-6
+        length = sums.sqrt() if self.normalize_type == "L2" else sums
+        if not self.lengths:
+            return x / length
+        return x / length, length if self.bp_norm else length.detach()
+
+    def extra_repr(self) -> str:
+        return f"{self.normalize_type}, lengths={self.lengths}, bp_norm={self.bp_norm}"
 
 
 @register("Permute")

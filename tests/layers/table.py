@@ -244,6 +244,8 @@ USES = [
     ),
     Use('type: "QuantizationLoss" quantization_param { threshold: 15 }', (MATRIX,)),
     Use('type: "ScaleTanH" scale_tanh_param { step_size: 2 gamma: 0.005 power: 0.5 }', (MATRIX,)),
+    Use('type: "Normalize" normalize_param { normalize_type: "L1" }', (MATRIX,)),
+    Use('type: "Normalize" top: "a" top: "b" normalize_param { bp_norm: true }'),
     Use('type: "Normalize"'),
     Use('type: "Normalize" norm_param { across_spatial: false channel_shared: false }'),
     Use('type: "Permute" permute_param { order: 0 order: 2 order: 3 }'),

@@ -16,7 +16,7 @@ from caffe2torch.layers.mvn import MVN
 from caffe2torch.layers.norm import BatchNorm, FusedBatchNorm
 from caffe2torch.layers.scale import Bias, Scale
 from caffe2torch.layers.segmentation import BN, PSPNetBN
-from caffe2torch.layers.ssd import Normalize
+from caffe2torch.layers.ssd import Normalize, UnitLength
 
 _TRAINING = "it is in its training phase although the net is in its test phase"
 
@@ -142,3 +142,9 @@ def normalize(layer: Normalize, call: Call) -> str:
     name = call.helper(helpers.Normalize)
     module = call.module(f"{name}({', '.join(settings)})", scale="scale")
     return f"{module}({call.x})"
+
+
+@printer(UnitLength)
+def unit_length(layer: UnitLength, call: Call) -> str:
+    norm = f', "{layer.normalize_type}"' * (layer.normalize_type != "L2")
+    return f"{call.helper(helpers.unit_length)}({call.x}{norm}){'' if layer.lengths else '[0]'}"
