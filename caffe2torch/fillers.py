@@ -30,6 +30,7 @@ class Filler:
     std: float = 1.0
     sparse: int = -1
     variance_norm: str = "FAN_IN"
+    diagonal: tuple[float, ...] = ()
 
 
 def from_caffe(message: Message) -> Filler:
@@ -46,6 +47,7 @@ def from_caffe(message: Message) -> Filler:
         std=message.std,
         sparse=message.sparse,
         variance_norm=norm.values_by_number[message.variance_norm].name,
+        diagonal=tuple(message.diag_val),
     )
 
 
@@ -116,6 +118,17 @@ def _bilinear(tensor: Tensor, filler: Filler, generator: torch.Generator | None)
     tensor.copy_(line[:, None] * line[None, :])
 
 
+def _diagonal(tensor: Tensor, filler: Filler, generator: torch.Generator | None) -> None:
+    """FlowNet's: output n takes ``diag_val`` number n (1 where there is none) of the mean of input n's kernel."""
+    tensor.zero_()
+    if tensor.ndim < 2:
+        raise LayerError(
+            f"the diagonal filler cannot fill a blob of shape {tuple(tensor.shape)}: expected 2 or more axes"
+        )
+    for n in range(min(tensor.shape[:2])):
+        tensor[n, n] = (filler.diagonal[n] if n < len(filler.diagonal) else 1.0) / max(tensor[n, n].numel(), 1)
+
+
 def _normal(tensor: Tensor, mean: float, std: float, generator: torch.Generator | None) -> None:
     if not 0 <= std < math.inf:
         raise LayerError(f"a filler has std {std}: expected 0 or more")
@@ -133,6 +146,7 @@ def _fan(tensor: Tensor, filler: Filler) -> float:
 _FILLERS: dict[str, Callable[[Tensor, Filler, torch.Generator | None], None]] = {
     "bilinear": _bilinear,
     "constant": _constant,
+    "diagonal": _diagonal,
     "gaussian": _gaussian,
     "msra": _msra,
     "positive_unitball": _positive_unitball,

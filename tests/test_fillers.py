@@ -72,6 +72,7 @@ def test_equal_generators_give_equal_values(kind: str) -> None:
     "filler, shape, reason",
     [
         (Filler("gauss"), (2, 2), "no filler of type 'gauss': expected one of bilinear, constant"),
+        (Filler("diagonal"), (2,), "expected 2 or more axes"),
         (Filler("bilinear"), (2, 2), "expected 4 axes and a square kernel"),
         (Filler("bilinear"), (1, 1, 3, 4), "expected 4 axes and a square kernel"),
         (Filler("gaussian", std=-1.0), (2, 2), "has std -1.0: expected 0 or more"),
@@ -97,3 +98,12 @@ def test_scalars_and_float64_can_be_filled(kind: str) -> None:
 def test_a_filler_that_names_a_file_is_refused() -> None:
     with pytest.raises(LayerError, match=r"names the file 'w\.bin'"):
         fill(torch.empty(2), prototxt.parse('file: "w.bin"', "FillerParameter"))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (3, 2, 2, 3), (4, 4)])
+def test_diagonal_spreads_its_values_over_the_kernels(shape: tuple[int, ...]) -> None:
+    message = prototxt.parse('type: "diagonal" diag_val: 0.5 diag_val: 6', "FillerParameter")
+    expected = np.zeros(shape, np.float32)
+    for n in range(min(shape[:2])):
+        expected[n, n] = ([0.5, 6.0, 1.0, 1.0][n]) / np.prod(shape[2:])
+    np.testing.assert_array_equal(fill(torch.full(shape, 7.0), message), expected)
