@@ -49,6 +49,7 @@ def match_weights(
             extra.append(source.name)
         elif source.blobs:
             node, layer = targets[name]
+            layer.adapt([tuple(blob.shape) for blob in source.blobs])
             blobs = layer.blob_items()
             problems += _misfit(node, blobs, source, partial=file.syntax == "HDF5")
             pairs = [(index, b) for index, b in zip(source.indices, source.blobs, strict=True) if index < len(blobs)]

@@ -276,8 +276,9 @@ def _check(net: CaffeNet) -> None:
 
 
 def _blob_changes(made: Layer, layer: Layer) -> list[str]:
-    ours = [tuple(value.shape) for _, value in made.blob_items()]
     theirs = [tuple(value.shape) for _, value in layer.blob_items()]
+    made.adapt(theirs)
+    ours = [tuple(value.shape) for _, value in made.blob_items()]
     return [] if ours == theirs else [f" should have blobs of shapes {ours} and has {theirs}"]
 
 

@@ -90,6 +90,9 @@ class Layer(nn.Module):
         """What Caffe's backward makes of the top's gradient, given what the blobs then hold (one tensor in place)."""
         raise NotImplementedError
 
+    def adapt(self, shapes: Sequence[Shape]) -> None:
+        """Learn the shapes of the blobs in a weights file, before they are matched: some are known from there alone."""
+
     def overwritten_gradients(self, bottom_shapes: Sequence[Shape]) -> tuple[str, ...]:
         """Attribute names of the blobs whose gradient Caffe's backward overwrites, instead of adding to it.
 

@@ -34,7 +34,9 @@ def runnable(model: Model, state: State) -> CaffeNet:
     fill(net, only=[node.name for node, _ in net.built() if node.name not in weights])
     with torch.no_grad():
         for node, layer in net.built():
-            for (_, value), blob in zip(layer.blob_items(), weights.get(node.name, ()), strict=False):
+            blobs = weights.get(node.name, ())
+            layer.adapt([tuple(blob.shape) for blob in blobs])
+            for (_, value), blob in zip(layer.blob_items(), blobs, strict=False):
                 value.copy_(torch.from_numpy(blob))
     return net
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from caffe2torch.blobs import Array, LayerWeights
-from caffe2torch.caffemodel import open_weights
+from caffe2torch.caffemodel import Blob, open_weights
 from caffe2torch.errors import GraphError, UsageError, WeightsError
 from caffe2torch.graph import PHASES, Graph, build_graph, near
 from caffe2torch.loading import build_net
@@ -186,11 +186,16 @@ def built(model: Model, state: State, graph: Graph | None = None, *, meta: bool 
         return build_net(graph, model.folder, shapes)
 
 
-def layer_shapes(model: Model) -> dict[str, Shapes]:
-    """Layer name -> the shapes of its blobs, of all layers that have some in any state."""
+def layer_shapes(model: Model, given: Mapping[str, Shapes] | None = None) -> dict[str, Shapes]:
+    """Layer name -> the shapes of its blobs, of all layers that have some in any state.
+
+    ``given`` are the shapes in a weights file, which some layers go by; the model's own weights if None.
+    """
+    given = _shapes_of(model.weights or {}) if given is None else given
     found: dict[str, Shapes] = {}
     for state, graph in states(model.net).items():
         for node, layer in built(model, state, graph).built():
+            layer.adapt(given.get(node.name, ()))
             shapes = tuple(tuple(value.shape) for _, value in layer.blob_items())
             if shapes and found.setdefault(node.name, shapes) != shapes:
                 raise GraphError(
@@ -198,6 +203,10 @@ def layer_shapes(model: Model) -> dict[str, Shapes]:
                     "in another; weights can fit only one of them"
                 )
     return found
+
+
+def _shapes_of(weights: Mapping[str, Sequence[Array | Blob]]) -> dict[str, Shapes]:
+    return {name: tuple(tuple(blob.shape) for blob in blobs) for name, blobs in weights.items()}
 
 
 def check_weights(model: Model) -> None:
@@ -218,11 +227,11 @@ def _read_weights(
     model: Model, path: Path, *, allow_missing: bool, ignore_extra: bool
 ) -> tuple[dict[str, tuple[Array, ...]], list[str]]:
     """The weights of the net's layers, and the names of layers in the file that the net lacks."""
-    shapes = layer_shapes(model)
     weights: dict[str, dict[int, Array]] = {}
     problems: list[str] = []
     extra: list[str] = []
     with open_weights(path) as file:
+        shapes = layer_shapes(model, _shapes_of({source.name: source.blobs for source in file.layers}))
         for source in file.layers:
             if source.blobs and source.name not in shapes:
                 extra.append(source.name)

@@ -22,9 +22,13 @@ from caffe2torch.verify.compare import Result
 
 OPENCV = frozenset(
     {
+        "Accum",
         "BatchNorm",
         "ConvolutionDepthwise",
+        "Correlation",
+        "DataAugmentation",
         "DetectionOutput",
+        "FlowWarp",
         "Interp",
         "Normalize",
         "PSROIPooling",

@@ -286,4 +286,33 @@ USES = [
         'type: "Proposal" top: "a" top: "b" proposal_param { ratio: 1 scale: 1 scale: 2 min_size: 1 }',
         ((4, 4, 3, 5), (4, 8, 3, 5), (4, 3)),
     ),
+    Use(
+        'type: "Correlation" correlation_param { pad: 3 kernel_size: 3 max_displacement: 3 stride_2: 2 }',
+        (IMAGE, IMAGE),
+    ),
+    Use(
+        'type: "Correlation" '
+        "correlation_param { pad: 1 kernel_size: 1 max_displacement: 2 stride_1: 2 correlation_type: SUBTRACT }",
+        (IMAGE, IMAGE),
+    ),
+    Use(
+        'type: "Correlation1D" correlation_param { pad: 3 kernel_size: 1 max_displacement: 2 single_direction: -1 }',
+        (IMAGE, IMAGE),
+    ),
+    Use('type: "FlowWarp"', (IMAGE, (4, 2, 9, 8))),
+    Use('type: "FlowWarp" flow_warp_param { fill_value: NOT_A_NUMBER }', (IMAGE, (4, 2, 9, 8))),
+    Use('type: "ChannelNorm"'),
+    Use('type: "Resample" resample_param { height: 5 width: 11 }'),
+    Use('type: "Resample" resample_param { type: CUBIC antialias: false }', (IMAGE, (4, 1, 18, 16)), (1,)),
+    Use('type: "Resample" resample_param { type: NEAREST }', (IMAGE, (4, 1, 18, 16)), (1,)),
+    Use('type: "Downsample" downsample_param { top_height: 4 top_width: 5 }'),
+    Use('type: "Downsample"', (IMAGE, IMAGE), (1,)),
+    Use('type: "Accum"', (IMAGE, (4, 2, 4, 5))),
+    Use('type: "Accum" accum_param { have_reference: true }', (IMAGE, (4, 1, 18, 16)), (1,)),
+    Use('type: "DataAugmentation" augmentation_param { recompute_mean: 1000 mean_per_pixel: false }'),
+    Use('type: "DataAugmentation" augmentation_param { recompute_mean: 1 crop_height: 6 crop_width: 8 }'),
+    Use('type: "DataAugmentation" augmentation_param { mean: [1, 2, 3] mean_per_pixel: false }', ((4, 3, 5, 6),)),
+    Use('type: "Mean" top: "a" top: "b" mean_param { operation: SUBTRACT value: [1, 2] }', (IMAGE, IMAGE)),
+    Use('type: "L1Loss"', (IMAGE, IMAGE)),
+    Use('type: "L1Loss" l1_loss_param { l2_per_location: true normalize_by_num_entries: true plateau: 0.3 }'),
 ]
