@@ -59,8 +59,10 @@ class Correlation(Layer):
         if len(shape) != 4 or shape != other:
             raise LayerError(f"the bottoms have shapes {shape} and {other}: expected equal ones of 4 axes (N, C, H, W)")
         made = cls._made(p)
-        padded = [n + 2 * pad for n, pad in zip(shape[2:], made._pads(), strict=True)]
-        fits = [n - 2 * margin - made.kernel_size + 1 for n, margin in zip(padded, made._margins(), strict=True)]
+        fits = [
+            n + 2 * (pad - margin) - made.kernel_size + 1
+            for n, pad, margin in zip(shape[2:], *made.borders(), strict=True)
+        ]
         if min(fits) < 1:
             raise LayerError(
                 f"max_displacement {made.max_displacement} and kernel_size {made.kernel_size} do not fit planes of "
@@ -80,16 +82,12 @@ class Correlation(Layer):
             subtract=enum_name(p, "correlation_type") == "SUBTRACT",
         )
 
-    def _pads(self) -> tuple[int, int]:
-        """Zeros above and below, left and right."""
-        return self.pad, self.pad
-
-    def _margins(self) -> tuple[int, int]:
-        """Rows and columns of the padded first map where no window may lie, on each side."""
-        return self.max_displacement, self.max_displacement
+    def borders(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Rows and columns, on each side: of zeros around both maps; and of the padded first that no window touches."""
+        return (self.pad, self.pad), (self.max_displacement, self.max_displacement)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        height, width = self._pads()
+        (height, width), _ = self.borders()
         a, b = (F.pad(x, (width, width, height, height)) for x in (a, b))
         if not self.subtract:
             return self._compare(a, b)
@@ -108,7 +106,7 @@ class Correlation(Layer):
     def _windows(self, a: Tensor, b: Tensor, *, absolute: bool) -> Tensor:
         """The top for padded maps: all pairs of one row of each at once, of which those displaced rightly are taken."""
         n, channels, height, width = a.shape
-        top, left = self._margins()
+        _, (top, left) = self.borders()
         rows, columns = height - 2 * top, width - 2 * left
         lead = max(0, -(left + self.across[0]))
         centre = a[:, :, top : top + rows, left : left + columns].permute(0, 2, 3, 1).contiguous()
@@ -178,11 +176,8 @@ class Correlation1D(Correlation):
             direction=p.single_direction,
         )
 
-    def _pads(self) -> tuple[int, int]:
-        return 0, self.pad
-
-    def _margins(self) -> tuple[int, int]:
-        return 0, self.max_displacement
+    def borders(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        return (0, self.pad), (0, self.max_displacement)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, direction={self.direction}"

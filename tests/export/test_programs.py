@@ -17,7 +17,9 @@ from layers.table import USES, Use
 from .running import layer_net, text_net
 
 INTRICATE = {"Pooling", "SPP", "ArgMax", "Upsample", "ShuffleChannel", "PriorBox", "LSTM", "RNN", "Lstm", "Unpooling"}
+INTRICATE |= {"Correlation", "Correlation1D", "FlowWarp", "Resample", "Accum", "Mean"}
 IN_ONNX = [u for u in USES if u.type in INTRICATE and not u.training and "STOCHASTIC" not in u.text]
+IN_ONNX = [u for u in IN_ONNX if "correlation_type: SUBTRACT" not in u.text]
 AS_PROGRAM = [u for u in IN_ONNX if u.type in ("LSTM", "RNN", "Lstm")]
 AS_PROGRAM += [
     u for u in USES if u.type in ("Parameter", "DummyData", "ContinuationIndicator") and "uniform" not in u.text

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from caffe2torch.export.printers import activation, conv, dense, detection, norm, pooling, recurrent, shape
+from caffe2torch.export.printers import activation, conv, dense, detection, flow, norm, pooling, recurrent, shape
 
-__all__ = ["activation", "conv", "dense", "detection", "norm", "pooling", "recurrent", "shape"]
+__all__ = ["activation", "conv", "dense", "detection", "flow", "norm", "pooling", "recurrent", "shape"]
