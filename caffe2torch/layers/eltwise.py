@@ -18,10 +18,11 @@ class Eltwise(Layer):
     """SUM (with coefficients), PROD or MAX over any number of bottoms of one shape.
 
     MAX passes its gradient to one bottom only: of the first two the second wins a tie, later ones lose it. The gradient
-    of PROD is the product of the others, or with ``stable_prod_grad: false`` top / bottom: NaN where that is 0 / 0.
+    of PROD is the product of the others, or with ``stable_prod_grad: false`` top / bottom: NaN where that is 0 / 0. SUM
+    also takes one bottom, as in FlowNet's Caffe (BVLC's wants two): its coefficient times it.
     """
 
-    bottoms = (2, None)
+    bottoms = (1, None)
 
     def __init__(
         self, operation: str = "SUM", coefficients: Sequence[float] = (), *, stable_gradient: bool = True
@@ -34,6 +35,8 @@ class Eltwise(Layer):
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Eltwise:
         p = layer.eltwise_param
         operation = enum_name(p, "operation")
+        if len(bottom_shapes) < 2 and operation != "SUM":
+            raise LayerError(f"{operation} of one bottom: expected at least 2")
         # Caffe accepts coefficients for MAX, and ignores them.
         if len(p.coeff) not in (0, len(bottom_shapes)) or (p.coeff and operation == "PROD"):
             raise LayerError(

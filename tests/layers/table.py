@@ -149,6 +149,7 @@ USES = [
     Use('type: "Silence" top: "unused"'),
     Use('type: "Reshape" reshape_param { shape { } }', ((1, 1),)),
     Use('type: "Eltwise" eltwise_param { coeff: 2 coeff: -1 }', (IMAGE, IMAGE)),
+    Use('type: "Eltwise" eltwise_param { coeff: 0.05 }'),
     Use('type: "Eltwise" eltwise_param { operation: MAX coeff: [2, 3] }', (IMAGE, IMAGE)),  # ignored there
     Use('type: "Eltwise" eltwise_param { operation: MAX }', (IMAGE, IMAGE, IMAGE)),
     Use('type: "Eltwise" eltwise_param { operation: PROD }', (IMAGE, IMAGE)),

@@ -42,3 +42,12 @@ def test_the_unstable_gradient_of_a_product_is_top_over_bottom(gradient: bool) -
         top.backward(given)
         for x in bottoms:
             torch.testing.assert_close(x.grad, given * (expected / x.detach()), equal_nan=True)
+
+
+def test_a_sum_of_one_bottom_scales_it() -> None:
+    x = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
+    top = Eltwise("SUM", [0.5])(x)
+    assert top.tolist() == [0.5, -1.0, 1.5]
+    top.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0.5] * 3

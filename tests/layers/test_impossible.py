@@ -117,6 +117,8 @@ SHAPES = [
     ('type: "Concat"', [(2, 3, 4), (2, 3, 5)], "differ on other axes than 1"),
     ('type: "Concat"', [(2, 3, 4), (2, 3)], "differ on other axes than 1"),
     ('type: "Eltwise"', [(2, 3), (2, 4)], "different shapes"),
+    ('type: "Eltwise" eltwise_param { operation: MAX }', [(2, 3)], "MAX of one bottom: expected at least 2"),
+    ('type: "Eltwise" eltwise_param { operation: PROD }', [(2, 3)], "PROD of one bottom"),
     ('type: "Eltwise" eltwise_param { coeff: 1 }', [(2, 3), (2, 3)], "1 coeff for SUM of 2 bottoms"),
     ('type: "Eltwise" eltwise_param { operation: PROD coeff: [1, 1] }', [(2, 3), (2, 3)], "2 coeff for PROD"),
     ('type: "Scale"', [(2, 3, 4), (4,)], r"second bottom has shape \(4,\): expected \(3,\)"),
