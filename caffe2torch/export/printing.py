@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TypeVar
 from torch import Tensor, nn
 
 from caffe2torch.errors import UnsupportedLayerError
-from caffe2torch.export import helpers
+from caffe2torch.export.embed import HELPERS
 from caffe2torch.export.names import Names
 from caffe2torch.graph import Node
 from caffe2torch.layers.registry import Layer, Shape
@@ -101,7 +101,7 @@ class Call:
     def helper(self, function: object) -> str:
         """The name of a function or class of ``helpers``, which the program will then hold."""
         name: str = function.__name__  # type: ignore[attr-defined]
-        assert getattr(helpers, name) is function
+        assert HELPERS[name] is function
         self.members.helpers.add(name)
         return name
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from caffe2torch.export import helpers
+from caffe2torch.export import helpers_flow
 from caffe2torch.export.names import number
 from caffe2torch.export.printing import Call, printer
 from caffe2torch.layers.augmentation import DataAugmentation, Mean
@@ -18,13 +18,13 @@ def correlation(layer: Correlation, call: Call) -> str:
     settings = [f"kernel={layer.kernel_size}"] * (layer.kernel_size != 1)
     settings += [f"stride={layer.stride[0]}"] * (layer.stride[0] != 1)
     arguments = [*call.bottoms, str(pads), str(margins), str(layer.down), str(layer.across), *settings]
-    return f"{call.helper(helpers.correlation)}({', '.join(arguments)})"
+    return f"{call.helper(helpers_flow.correlation)}({', '.join(arguments)})"
 
 
 @printer(FlowWarp)
 def flow_warp(layer: FlowWarp, call: Call) -> str:
     fill = "" if layer.fill_value == 0 else ", torch.nan"
-    return f"{call.helper(helpers.flow_warp)}({', '.join(call.bottoms)}{fill})"
+    return f"{call.helper(helpers_flow.flow_warp)}({', '.join(call.bottoms)}{fill})"
 
 
 @printer(ChannelNorm, nests=True)
@@ -36,7 +36,7 @@ def channel_norm(layer: ChannelNorm, call: Call) -> str:
 def resample(layer: Resample, call: Call) -> str:
     height, width = layer.size or (f"{call.bottoms[-1]}.shape[{axis}]" for axis in (2, 3))
     settings = [f'"{layer.kind.lower()}"'] * (layer.kind != "LINEAR") + ["antialias=False"] * (not layer.antialias)
-    return f"{call.helper(helpers.resample)}({', '.join([call.x, str(height), str(width), *settings])})"
+    return f"{call.helper(helpers_flow.resample)}({', '.join([call.x, str(height), str(width), *settings])})"
 
 
 @printer(Accum)
