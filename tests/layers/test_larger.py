@@ -84,6 +84,16 @@ def test_other_layouts(way: str, threads: int) -> None:
     check(a[:, 1:3], b[:, ::2], signs=False)
 
 
+def test_other_shapes_are_broadcast_as_torch_does(way: str) -> None:
+    """Not cut to the first one's: a net may be fed batches of different sizes."""
+    one, more = draw(1, 3, seed=1), draw(2, 3, seed=2)
+    check(more, one.expand(2, 3), signs=False)
+    np.testing.assert_array_equal(larger(more, one).numpy(), larger(more, one.expand(2, 3)).numpy())
+    np.testing.assert_array_equal(larger(one, more).numpy(), larger(one.expand(2, 3), more).numpy())
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        larger(draw(4), draw(3))
+
+
 def recorded(make: Callable[..., Callable[[Tensor, Tensor], Tensor]], a: Tensor, b: Tensor) -> Tensor:
     """What is recorded with other values than ``a`` and ``b``, run on these."""
     return make(larger, (torch.zeros_like(a), torch.ones_like(b)))(a, b)
