@@ -187,7 +187,7 @@ class MultiBoxLoss(NormalizedLoss):
         """The label of each box's match, the background's where there is none; of the shape of ``matched``."""
         labels = of_matched(true.labels, matched, self.background)
         wrong = (matched >= MATCHED) & ((labels < 0) | (labels >= self.classes))
-        if bool(wrong.any()):
+        if bool(wrong.any()) and not (self.agnostic and self.mining is None):  # SSD's mining reads the labels
             raise LayerError(
                 f"the ground truth has label {int(labels[wrong][0])}: expected 0 to {self.classes - 1}, for "
                 f"num_classes is {self.classes}"

@@ -276,6 +276,14 @@ def test_objects_may_be_mapped_to_one_class(mining: str) -> None:
     check(text(f"num_classes: 2 map_object_to_agnostic: true mining_type: {mining}"), inputs)
 
 
+def test_objects_that_are_mapped_to_one_class_may_have_any_label_where_nothing_is_mined() -> None:
+    inputs = bottoms(classes=2)
+    inputs[3][..., 1] += 5
+    check(text("num_classes: 2 map_object_to_agnostic: true mining_type: NONE"), inputs)
+    with pytest.raises(LayerError, match="has label 6: expected 0 to 1"):
+        run(text("num_classes: 2 map_object_to_agnostic: true"), inputs)
+
+
 @pytest.mark.parametrize("mode", ["FULL", "VALID", "BATCH_SIZE", "NONE"])
 def test_the_sum_is_divided_by_the_matches_unless_loss_param_says_otherwise(mode: str) -> None:
     check(text("", f"loss_param {{ normalization: {mode} }}"), bottoms())
