@@ -110,14 +110,30 @@ class Graph:
     def only(self, wanted: Sequence[str]) -> Graph:
         """This graph without the layers that the ``wanted`` blobs, its outputs, do not depend on.
 
-        Sources lose the tops behind the last that is read, so that nobody asks for the shape of labels.
+        The first layer that has a shared parameter stays for those that share it, with what it depends on: its filler,
+        its multipliers and its weights are theirs. Sources lose the tops behind the last that is read, so that nobody
+        asks for the shape of labels.
         """
-        nodes = self.needed(wanted)
+        nodes = self._with_owners(wanted)
         read = {blob for node in nodes for blob in node.bottoms}.union(wanted)
         sources = tuple(_first_tops(node, read) for node in self.sources if not read.isdisjoint(node.tops))
         kept = {node.name for node in (*nodes, *sources)}
         cut = frozenset(node.name for node in (*self.nodes, *self.sources)) - kept
         return replace(self, sources=sources, nodes=nodes, outputs=tuple(dict.fromkeys(wanted)), cut=cut)
+
+    def _with_owners(self, wanted: Sequence[str]) -> tuple[Node, ...]:
+        """The nodes that the ``wanted`` blobs need, and those that own the parameters of any of them."""
+        owner: dict[str, int] = {}
+        for node in self.nodes:
+            for spec in node.params:
+                owner.setdefault(spec.name, node.index)
+        owners: set[int] = set()
+        while True:
+            nodes = self.needed(wanted, owners)
+            found = {owner[spec.name] for node in nodes for spec in node.params if spec.name}
+            if found <= owners:
+                return nodes
+            owners |= found
 
     def needed(self, wanted: Iterable[str], sinks: Collection[int] = ()) -> tuple[Node, ...]:
         """The nodes that the final values of the ``wanted`` blobs depend on, in order of execution.

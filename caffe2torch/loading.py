@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from caffe2torch.binaryproto import read_blob
 from caffe2torch.build import build
 from caffe2torch.caffemodel import Blob, open_weights
 from caffe2torch.data.shapes import input_shapes as find_input_shapes
-from caffe2torch.errors import FormatError, GraphError, LayerError
+from caffe2torch.errors import FormatError, GraphError, LayerError, UsageError
 from caffe2torch.graph import SOURCES, Graph, build_graph
 from caffe2torch.layers.imports import modules_from
 from caffe2torch.layers.registry import Message, find, unregistered
@@ -60,18 +61,28 @@ def load(
     path = Path(prototxt)
     schema = Schema(protos) if protos else None
     found: list[UnknownField] = [] if unknown_fields is None else unknown_fields
+    if outputs is not None and (isinstance(outputs, str) or not outputs):
+        raise UsageError(f"outputs is {outputs!r}: expected a list of blob names, one or more")
     with naming(path):
         message = read_net(path, unknown=found, schema=schema)
-        fed = {*(input_shapes or ()), *(_feeding(message) if image_shape else ())}
-        graph = build_graph(message, phase=phase, level=level, stages=stages, fed=fed)
-        graph = graph if outputs is None else graph.only(outputs)
+        in_state = partial(build_graph, message, phase=phase, level=level, stages=stages)
+        fed = set(input_shapes or ())
+        whole = in_state(fed=fed)
+        graph = whole if outputs is None else whole.only(outputs)
+        if image_shape is not None and not graph.inputs:  # then the pictures come from a layer whose code is not here
+            fed.update(_feeding(message))
+            whole = in_state(fed=fed)
+            graph = whole if outputs is None else whole.only(outputs)
         if unknown_fields is None:
-            _refuse_unknown(found, graph, fed)
-        net = build_net(graph, path.parent, input_shapes, image_shape)
+            _refuse_unknown(found, message, graph, fed)
+        cut = set(whole.inputs).difference(graph.inputs)
+        shapes = {blob: shape for blob, shape in (input_shapes or {}).items() if blob not in cut}
+        net = build_net(graph, path.parent, shapes, image_shape)
         if weights is None:
             report = fill(net)
         else:
             report = load_weights(net, weights, allow_missing=allow_missing, ignore_extra=ignore_extra, aliases=aliases)
+    net = net if outputs is None else net.select(*dict.fromkeys(outputs))
     net.report = report
     return net.to(device=device, dtype=dtype)
 
@@ -86,15 +97,16 @@ def _feeding(net: Message) -> list[str]:
     ]
 
 
-def _refuse_unknown(found: Sequence[UnknownField], graph: Graph, fed: Collection[str]) -> None:
-    """Raise PrototxtError if one of the unknown fields ``found`` is in a layer that the graph runs, or in none.
+def _refuse_unknown(found: Sequence[UnknownField], net: Message, graph: Graph, fed: Collection[str]) -> None:
+    """Raise PrototxtError unless the graph leaves out all layers of the ``net`` in which unknown fields were ``found``.
 
-    What a layer of another phase says, or a source that is fed, does not change the net. The error names the layer
-    types that nobody registered as well: often the fields are theirs.
+    What a layer of another phase says, or a source that is fed, does not change what runs. Layers go by their names: a
+    field counts if any layer of that name runs, or if the upgrade has made another layer of its own. The error names
+    the layer types that nobody registered as well: often the fields are theirs.
     """
     sources = [node for node in graph.sources if node.type in SOURCES and not set(node.tops) <= set(fed)]
-    names = {node.name for node in (*graph.nodes, *sources)}
-    refused = [field for field in found if field.layer is None or field.layer in names]
+    out = {layer.name for layer in net.layer}.difference(node.name for node in (*graph.nodes, *sources))
+    refused = [field for field in found if field.layer not in out]
     if refused:
         lines = unregistered([(node.name, node.type) for node in graph.nodes])
         types = "\nno class is registered for these layer types:\n" + "\n".join(lines) if lines else ""

@@ -10,7 +10,14 @@ import torch
 
 from caffe2torch import prototxt
 from caffe2torch.caffemodel import write_caffemodel
-from caffe2torch.errors import GraphError, LayerError, PrototxtError, UnsupportedLayerError, WeightsError
+from caffe2torch.errors import (
+    GraphError,
+    LayerError,
+    PrototxtError,
+    UnsupportedLayerError,
+    UsageError,
+    WeightsError,
+)
 from caffe2torch.loading import load
 
 TEXT = """
@@ -165,3 +172,86 @@ def test_the_image_shape_is_that_of_the_one_input_of_no_known_shape(net: Path, t
     two.write_text('layer { name: "in" type: "Input" top: "x" top: "y" }', "utf-8")
     with pytest.raises(GraphError, match=r"the shape of 'x' .* 'y'"):
         load(two, image_shape=(1, 3))
+
+
+@pytest.mark.parametrize("outputs", [[], "b"])
+def test_outputs_are_a_list_of_names(net: Path, outputs: list[str] | str) -> None:
+    with pytest.raises(UsageError, match="expected a list of blob names"):
+        load(net, outputs=outputs, input_shapes=SHAPES)
+
+
+def test_the_outputs_are_those_wanted_without_the_losses_before_them(net: Path) -> None:
+    """As select has it: what is converted would give the loss as well."""
+    net.write_text(
+        'layer { name: "in" type: "Input" top: "x" top: "y" input_param { shape { dim: 2 dim: 3 } shape { dim: 2 } } }'
+        'layer { name: "l" type: "SoftmaxWithLoss" bottom: "x" bottom: "y" top: "loss" top: "prob" }'
+        'layer { name: "p" type: "Power" bottom: "loss" top: "more" }',
+        "utf-8",
+    )
+    assert load(net).outputs == ("prob", "more", "loss")
+    assert load(net, outputs=["prob"]).outputs == ("prob",)
+    assert load(net, outputs=["more"]).outputs == ("more",)
+
+
+def test_shapes_of_inputs_that_are_left_out_may_be_given(net: Path) -> None:
+    given = {"data": (5, 3), "label": (5,)}
+    assert load(net, outputs=["b"], input_shapes=given).input_shapes == SHAPES
+    with pytest.raises(GraphError, match="input_shapes names 'lable'"):
+        load(net, outputs=["b"], input_shapes={"data": (5, 3), "lable": (5,)})
+
+
+PAIR = """
+layer { name: "in" type: "Input" top: "x" top: "y" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "one" type: "InnerProduct" bottom: "x" top: "a" param { name: "w" lr_mult: 0 } param { name: "b" }
+  inner_product_param { num_output: 4 weight_filler { type: "xavier" } bias_filler { value: 3 } } }
+layer { name: "two" type: "InnerProduct" bottom: "y" top: "b" param { name: "w" } param { name: "b" }
+  inner_product_param { num_output: 4 } }
+"""
+
+
+def test_a_layer_whose_parameters_are_shared_with_it_is_left_out_last(net: Path) -> None:
+    """Its filler, its multipliers and its weights are those of the layer that is wanted."""
+    net.write_text(PAIR, "utf-8")
+    made = load(net, outputs=["b"])
+    assert (made.inputs, list(made.layers())) == (("y",), ["two"])
+    two = made.layer("two")
+    assert two.weight.abs().sum() > 0
+    assert two.bias.tolist() == [3.0] * 4
+    assert (two.weight.requires_grad, two.bias.requires_grad) == (False, True)
+    path = net.with_suffix(".caffemodel")
+    first = prototxt.parse(PAIR[: PAIR.index('layer { name: "two"')])
+    write_caffemodel(path, first, {"one": [np.full((4, 3), 2, np.float32), np.full(4, 5, np.float32)]})
+    made = load(net, path, outputs=["b"])
+    assert made(torch.ones(1, 3))["b"].tolist() == [[11.0] * 4]
+
+
+def test_a_python_layer_that_makes_constants_runs_where_there_is_another_input(net: Path) -> None:
+    """Only where there is none do the pictures come from it."""
+    (net.parent / "constants_of_parts.py").write_text(
+        "import caffe\n"
+        "class Seven(caffe.Layer):\n"
+        "    def setup(self, bottom, top): pass\n"
+        "    def reshape(self, bottom, top): top[0].reshape(1, 3)\n"
+        "    def forward(self, bottom, top): top[0].data[...] = 7\n"
+        "    def backward(self, top, propagate_down, bottom): pass\n",
+        "utf-8",
+    )
+    constant = (
+        'layer { name: "k" type: "Python" top: "k" python_param { module: "constants_of_parts" layer: "Seven" } }'
+        'layer { name: "s" type: "Eltwise" bottom: "x" bottom: "k" top: "s" }'
+    )
+    net.write_text('layer { name: "in" type: "Input" top: "x" }' + constant, "utf-8")
+    made = load(net, image_shape=(1, 3), outputs=["s"])
+    assert made.inputs == ("x",)
+    assert made(torch.ones(1, 3))["s"].tolist() == [[8.0] * 3]
+
+
+def test_a_field_of_a_padding_layer_counts_although_the_upgrade_removes_the_layer(net: Path) -> None:
+    net.write_text(
+        'input: "x" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8 '
+        'layers { layer { name: "pad" type: "padding" pad: 1 mode: 2 } bottom: "x" top: "p" } '
+        'layers { layer { name: "c" type: "conv" num_output: 2 kernelsize: 3 } bottom: "p" top: "c" }',
+        "utf-8",
+    )
+    with pytest.raises(PrototxtError, match="no field 'mode' in V0LayerParameter"):
+        load(net)
