@@ -65,7 +65,8 @@ def load(
         raise UsageError(f"outputs is {outputs!r}: expected a list of blob names, one or more")
     with naming(path):
         message = read_net(path, unknown=found, schema=schema)
-        in_state = partial(build_graph, message, phase=phase, level=level, stages=stages)
+        refused = found if unknown_fields is None else ()
+        in_state = partial(connected, message, refused, phase=phase, level=level, stages=stages)
         fed = set(input_shapes or ())
         whole = in_state(fed=fed)
         graph = whole if outputs is None else whole.only(outputs)
@@ -73,8 +74,7 @@ def load(
             fed.update(_feeding(message))
             whole = in_state(fed=fed)
             graph = whole if outputs is None else whole.only(outputs)
-        if unknown_fields is None:
-            _refuse_unknown(found, message, graph, fed)
+        _refuse_unknown(refused, message, graph, fed)
         cut = set(whole.inputs).difference(graph.inputs)
         shapes = {blob: shape for blob, shape in (input_shapes or {}).items() if blob not in cut}
         net = build_net(graph, path.parent, shapes, image_shape)
@@ -85,6 +85,24 @@ def load(
     net = net if outputs is None else net.select(*dict.fromkeys(outputs))
     net.report = report
     return net.to(device=device, dtype=dtype)
+
+
+def connected(
+    net: Message,
+    found: Sequence[UnknownField],
+    *,
+    phase: str,
+    level: int,
+    stages: Sequence[str],
+    fed: Collection[str],
+) -> Graph:
+    """``build_graph``; the unknown fields ``found`` are told before its error: a ``typ`` or ``tops`` may be why."""
+    try:
+        return build_graph(net, phase=phase, level=level, stages=stages, fed=fed)
+    except GraphError as error:
+        if found:
+            raise refusal(found, f"\n{error}") from error
+        raise
 
 
 def _feeding(net: Message) -> list[str]:

@@ -255,3 +255,22 @@ def test_a_field_of_a_padding_layer_counts_although_the_upgrade_removes_the_laye
     )
     with pytest.raises(PrototxtError, match="no field 'mode' in V0LayerParameter"):
         load(net)
+
+
+@pytest.mark.parametrize(
+    "layers, field, graph",
+    [
+        ('layer { name: "r" typ: "ReLU" bottom: "x" top: "y" }', "typ", "it has no type"),
+        (
+            'layer { name: "r" type: "ReLU" bottom: "x" tops: "y" } layer { name: "s" type: "ReLU" bottom: "y" }',
+            "tops",
+            "bottom 0 is 'y', which no layer before it makes",
+        ),
+    ],
+)
+def test_a_misspelt_field_is_named_before_what_comes_of_it(net: Path, layers: str, field: str, graph: str) -> None:
+    net.write_text('layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 } } } ' + layers, "utf-8")
+    with pytest.raises(PrototxtError, match=f"^[^\n]*no field '{field}' in LayerParameter; did you mean .*\n.*{graph}"):
+        load(net)
+    with pytest.raises(GraphError, match=f"^[^\n]*{graph}"):
+        load(net, unknown_fields=[])

@@ -171,16 +171,17 @@ def _own(args: argparse.Namespace) -> int:
 def _load(args: argparse.Namespace, dump: Dump | None) -> CaffeNet:
     """The net, its inputs shaped as in the dump."""
     from caffe2torch.commands.options import customise, input_shapes
-    from caffe2torch.graph import build_graph
-    from caffe2torch.loading import load, naming
+    from caffe2torch.loading import connected, load, naming
     from caffe2torch.prototxt import UnknownField, read_net
 
     unknown: list[UnknownField] | None = [] if args.allow_unknown else None
     path = Path(args.net)
-    message = read_net(path, [], schema=customise(args))  # load says which unknown fields matter
+    found: list[UnknownField] = []  # load says which of them matter
+    message = read_net(path, found, schema=customise(args))
     given = input_shapes(args.input)
     with naming(path):
-        graph = build_graph(message, phase=args.phase, level=args.level, stages=args.stage, fed=given)
+        refused = found if unknown is None else ()
+        graph = connected(message, refused, phase=args.phase, level=args.level, stages=args.stage, fed=given)
     values = {**dump.outputs, **dump.inputs} if dump else {}
     shapes = {blob: values[blob].shape for blob in graph.inputs if blob in values} | given
     return load(

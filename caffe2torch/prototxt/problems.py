@@ -40,10 +40,10 @@ class UnknownField:
 def refusal(found: Sequence[UnknownField], end: str = "") -> PrototxtError:
     """The error for unknown fields, one or more; ``end`` follows them, on lines of its own."""
     first, *rest = found[:_MAX_PROBLEMS]
-    lines = "".join(f"\n{one}{one.hint}" for one in rest) + end
+    lines = "".join(f"\n{one}{one.hint}" for one in rest)
     more = f"\nand {len(found) - _MAX_PROBLEMS} more unknown fields" if len(found) > _MAX_PROBLEMS else ""
     return PrototxtError(
-        f"{first.problem}{first.hint}{lines}{more}", path=first.path, line=first.line, column=first.column
+        f"{first.problem}{first.hint}{lines}{more}{end}", path=first.path, line=first.line, column=first.column
     )
 
 
