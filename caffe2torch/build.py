@@ -34,7 +34,7 @@ def build(graph: Graph, input_shapes: Mapping[str, Shape]) -> CaffeNet:
     """
     feeding = [top for node in graph.nodes if not node.bottoms and not registry.find(node.type) for top in node.tops]
     registry.require([(node.name, node.type) for node in graph.nodes], _feeding_hint(feeding))
-    graph = _merge_multipliers(graph)
+    graph = merge_multipliers(graph)
     attributes = _attribute_names(graph)
     modules: dict[str, Layer] = {}
     shapes: dict[str, Shape] = {blob: tuple(input_shapes[blob]) for blob in graph.inputs}
@@ -183,7 +183,7 @@ def _share(graph: Graph, attributes: Mapping[int, str], modules: Mapping[str, La
             tie(layer, name, owner, owner_name)
 
 
-def _merge_multipliers(graph: Graph) -> Graph:
+def merge_multipliers(graph: Graph) -> Graph:
     """Give every sharer of a parameter the multipliers that any of them states, as Caffe's AppendParam does."""
     stated: dict[tuple[str, str], tuple[float, Node]] = {}
     for node in graph.nodes:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from caffe2torch.binaryproto import read_blob
-from caffe2torch.build import build
+from caffe2torch.build import build, merge_multipliers
 from caffe2torch.caffemodel import Blob, open_weights
 from caffe2torch.data.shapes import input_shapes as find_input_shapes
 from caffe2torch.errors import FormatError, GraphError, LayerError, UsageError
@@ -96,9 +96,12 @@ def connected(
     stages: Sequence[str],
     fed: Collection[str],
 ) -> Graph:
-    """``build_graph``; the unknown fields ``found`` are told before its error: a ``typ`` or ``tops`` may be why."""
+    """``build_graph``; the unknown fields ``found`` are told before its error: a ``typ`` or ``tops`` may be why.
+
+    Multipliers are merged here, because those that a layer states hold for its sharers even if it is cut afterwards.
+    """
     try:
-        return build_graph(net, phase=phase, level=level, stages=stages, fed=fed)
+        return merge_multipliers(build_graph(net, phase=phase, level=level, stages=stages, fed=fed))
     except GraphError as error:
         if found:
             raise refusal(found, f"\n{error}") from error

@@ -274,3 +274,13 @@ def test_a_misspelt_field_is_named_before_what_comes_of_it(net: Path, layers: st
         load(net)
     with pytest.raises(GraphError, match=f"^[^\n]*{graph}"):
         load(net, unknown_fields=[])
+
+
+def test_the_multipliers_that_a_later_sharer_states_hold_without_it(net: Path) -> None:
+    first, two, last = PAIR.partition('layer { name: "two"')
+    net.write_text(
+        first.replace(" lr_mult: 0", "") + two + last.replace('name: "b" }', 'name: "b" lr_mult: 0 }'), "utf-8"
+    )
+    made = load(net, outputs=["a"])
+    assert [spec.lr_mult for spec in made.parameter_specs().values()] == [1.0, 0.0]
+    assert not made.layer("one").bias.requires_grad
