@@ -10,6 +10,7 @@ import torch
 
 from caffe2torch import prototxt
 from caffe2torch.caffemodel import write_caffemodel
+from caffe2torch.cli import main
 from caffe2torch.errors import (
     GraphError,
     LayerError,
@@ -284,3 +285,32 @@ def test_the_multipliers_that_a_later_sharer_states_hold_without_it(net: Path) -
     made = load(net, outputs=["a"])
     assert [spec.lr_mult for spec in made.parameter_specs().values()] == [1.0, 0.0]
     assert not made.layer("one").bias.requires_grad
+
+
+@pytest.mark.parametrize("source", ["Input", "HDF5Data"])
+def test_tops_before_the_last_that_is_read_stay_and_those_behind_it_are_left_out(net: Path, source: str) -> None:
+    """An Input keeps them all, because its shapes go by their number."""
+    shapes = " ".join(f"shape {{ dim: 2 dim: {n} }}" for n in (3, 4, 5)) if source == "Input" else ""
+    text = f'layer {{ name: "in" type: "{source}" top: "x" top: "y" top: "z" input_param {{ {shapes} }} }}'
+    net.write_text(text + 'layer { name: "relu" type: "ReLU" bottom: "y" top: "r" }', "utf-8")
+    given = None if shapes else {"x": (2, 3), "y": (2, 4)}
+    made = load(net, outputs=["r", "x"], input_shapes=given)
+    assert made.input_shapes == {"x": (2, 3), "y": (2, 4)}
+    assert made.structure.graph.inputs == (("x", "y", "z") if shapes else ("x", "y"))
+
+
+def test_commands_take_the_shapes_of_what_a_fork_feeds(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = TEXT.replace('"ForkLoss"', '"SoftmaxWithLoss"').replace("fork_loss_param { margin: 1 }", "")
+    net.write_text(text.replace("fork_data_param { height: 3 }", "").replace("other_param { height: 3 }", ""), "utf-8")
+    shapes = ["--input", "data=5,3", "--input", "label=5"]
+    assert main(["info", str(net), *shapes]) == 0
+    assert "5x4" in capsys.readouterr().out
+    assert main(["draw", str(net), "-o", str(net.with_suffix(".dot")), *shapes]) == 0
+    assert "without shapes" not in capsys.readouterr().err
+    file = weights(net)
+    x, y = torch.randn(5, 3), torch.zeros(5)
+    values = load(net, file, input_shapes={"data": (5, 3), "label": (5,)}).select("a", "b", "loss")(x, y)
+    dump = net.with_suffix(".npz")
+    np.savez(dump, data=x.numpy(), label=y.numpy(), **{blob: value.detach().numpy() for blob, value in values.items()})
+    assert main(["verify", str(net), str(file), "--against", str(dump), *shapes[:2]]) == 0  # the dump tells of labels
+    assert "5 blobs agree, 0 differ" in capsys.readouterr().out

@@ -211,3 +211,9 @@ def test_settings_it_cannot_follow_are_refused(settings: str, reason: str) -> No
 def test_bottoms_of_other_shapes_are_refused(shapes: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(LayerError, match=r"bottom has shape .* expected \(1, 1, rows, [78]\)"):
         layer(text(), shapes)
+
+
+def test_an_overlap_of_just_the_threshold_is_enough() -> None:
+    found = np.array([[0, 1, 0.9, 0, 0, 1, 0.5]], np.float32)[None, None]
+    objects = np.array([[0, 1, 0, 0, 0, 1, 1, 0]], np.float32)[None, None]
+    assert run(text("overlap_threshold: 0.5"), found, objects)[0, 0, -1].tolist() == [0, 1, np.float32(0.9), 1, 0]

@@ -284,6 +284,18 @@ def test_objects_that_are_mapped_to_one_class_may_have_any_label_where_nothing_i
         run(text("num_classes: 2 map_object_to_agnostic: true"), inputs)
 
 
+@pytest.mark.parametrize("overlap, matches", [(0.5, 2), (0.51, 1)])
+def test_an_overlap_of_just_the_threshold_is_a_match_and_too_much_for_a_negative(overlap: float, matches: int) -> None:
+    """The second box overlaps the object by 0.5; it is mined only where more is allowed."""
+    prior = [[0, 0, 1, 1, 0, 0, 1, 0.5], [0.1] * 8]
+    blobs = torch.zeros(1, 8), torch.zeros(1, 4), torch.tensor([prior]), torch.tensor([[[[0.0, 1, 0, 0, 0, 1, 1, 0]]]])
+    settings = f"num_classes: 2 overlap_threshold: {overlap} loc_weight: 0 code_type: CENTER_SIZE"
+    for negative, boxes in ((0.5, matches), (0.51, 2)):
+        setting = text(f"{settings} neg_overlap: {negative}", "loss_param { normalization: NONE }")
+        top = layer(setting, [x.shape for x in blobs], training=True)(*blobs)
+        assert top.item() == pytest.approx(boxes * math.log(2))
+
+
 @pytest.mark.parametrize("mode", ["FULL", "VALID", "BATCH_SIZE", "NONE"])
 def test_the_sum_is_divided_by_the_matches_unless_loss_param_says_otherwise(mode: str) -> None:
     check(text("", f"loss_param {{ normalization: {mode} }}"), bottoms())
