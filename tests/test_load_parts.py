@@ -314,3 +314,18 @@ def test_commands_take_the_shapes_of_what_a_fork_feeds(net: Path, capsys: pytest
     np.savez(dump, data=x.numpy(), label=y.numpy(), **{blob: value.detach().numpy() for blob, value in values.items()})
     assert main(["verify", str(net), str(file), "--against", str(dump), *shapes[:2]]) == 0  # the dump tells of labels
     assert "5 blobs agree, 0 differ" in capsys.readouterr().out
+
+
+def test_a_second_input_of_no_known_shape_is_no_picture_where_another_takes_it(net: Path) -> None:
+    """The im_info of Faster R-CNN: it is asked for, not taken to be a picture."""
+    net.write_text(
+        'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }'
+        'layer { name: "info" type: "Input" top: "im_info" }'
+        'layer { name: "a" type: "Flatten" bottom: "data" top: "a" }'
+        'layer { name: "b" type: "Concat" bottom: "a" bottom: "im_info" top: "b" }',
+        "utf-8",
+    )
+    with pytest.raises(GraphError, match="the shape of 'im_info' of layer 'info'"):
+        load(net, image_shape=(1, 3, 8, 8))
+    given = {"im_info": (1, 3)}
+    assert load(net, image_shape=(1, 3, 8, 8), input_shapes=given).blob_shapes["b"] == (1, 195)

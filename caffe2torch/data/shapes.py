@@ -38,8 +38,8 @@ def input_shapes(
 ) -> tuple[dict[str, Shape], list[str]]:
     """The shape of every input blob of a graph's source nodes, and notes on what was assumed.
 
-    ``given`` (blob -> shape) wins over the prototxt; a single blob of which neither tells has the ``image_shape``.
-    Relative paths in the layers are looked up below ``folder``.
+    ``given`` (blob -> shape) wins over the prototxt; a single blob of which neither tells has the ``image_shape``,
+    unless another input already takes such pictures. Relative paths in the layers are looked up below ``folder``.
     Raises GraphError naming every blob whose shape cannot be known.
     """
     blobs = [top for node in sources for top in node.tops]
@@ -69,7 +69,9 @@ def input_shapes(
             else:
                 shapes[top] = shape
     if len(unknown) == 1 and image_shape is not None:
-        shapes[unknown.pop()[0]] = tuple(image_shape)
+        picture = tuple(image_shape)
+        if all(shape[1:] != picture[1:] for shape in shapes.values()):
+            shapes[unknown.pop()[0]] = picture
     if unknown:
         raise _ask_for(unknown)
     for blob, shape in shapes.items():
