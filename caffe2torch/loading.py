@@ -54,8 +54,9 @@ def load(
     replaces the shapes of the prototxt and is needed for data layers whose files are not here; any layer without
     bottoms is fed from outside if the shape of its tops is given, a fork's data layer too. ``unknown_fields`` collects
     prototxt fields the schema lacks instead of raising; ``protos`` are ``.proto`` files of a fork that add fields to
-    it. With ``outputs`` only the layers that these blobs need are built, loaded, and have to be known. ``image_shape``
-    is the shape of the one input for which neither ``input_shapes`` nor the prototxt gives one.
+    it. With ``outputs`` the net is that of ``select``, and only the layers that these blobs need (and the first layers
+    that have the parameters these share) are built, loaded, and have to be known. ``image_shape`` is the shape of the
+    one input for which neither ``input_shapes`` nor the prototxt gives one.
     ``net.report`` says what was loaded. A net with Python layers runs the modules they name.
     """
     path = Path(prototxt)
