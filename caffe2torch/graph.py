@@ -192,12 +192,8 @@ def build_graph(
     without bottoms that makes one of the blobs in ``fed`` is a source, whatever its type. Raises GraphError for layers
     that do not connect, and UsageError for an unknown phase.
     """
-    phase = phase.lower()
-    if phase not in PHASES:
-        raise UsageError(f"phase is {phase!r}, expected 'train' or 'test'")
-    name = net.name
-    state = _State(phase=PHASES.index(phase), level=level, stages=frozenset(stages) | frozenset(net.state.stage))
-    layers = [layer for layer in net.layer if _included(layer, state)]
+    name, state = net.name, _state(net, phase, level, stages)
+    layers = [net.layer[place] for place in _places(net, state)]
     if not layers:
         held = f"{len(net.layer)} layers, none of them in phase {phase}" if net.layer else "no layers"
         raise GraphError(f"net {name!r} has {held}")
@@ -206,7 +202,7 @@ def build_graph(
     sources = {n.index for n in nodes if n.type in SOURCES or (not n.bottoms and not set(n.tops).isdisjoint(fed))}
     return Graph(
         name=name,
-        phase="train" if phase == "train" else "test",
+        phase="train" if PHASES[state.phase] == "train" else "test",
         sources=tuple(n for n in nodes if n.index in sources),
         nodes=tuple(n for n in nodes if n.index not in sources),
         outputs=tuple(wiring.available),
@@ -214,11 +210,27 @@ def build_graph(
     )
 
 
+def places(net: Message, *, phase: str, level: int = 0, stages: Sequence[str] = ()) -> list[int]:
+    """The places in ``net.layer`` of the layers that a net state keeps: a node's ``index`` is one in this list."""
+    return _places(net, _state(net, phase, level, stages))
+
+
 @dataclass(frozen=True)
 class _State:
     phase: int
     level: int
     stages: frozenset[str]
+
+
+def _state(net: Message, phase: str, level: int, stages: Sequence[str]) -> _State:
+    phase = phase.lower()
+    if phase not in PHASES:
+        raise UsageError(f"phase is {phase!r}, expected 'train' or 'test'")
+    return _State(phase=PHASES.index(phase), level=level, stages=frozenset(stages) | frozenset(net.state.stage))
+
+
+def _places(net: Message, state: _State) -> list[int]:
+    return [place for place, layer in enumerate(net.layer) if _included(layer, state)]
 
 
 def _included(layer: Message, state: _State) -> bool:

@@ -18,7 +18,7 @@ from caffe2torch.build import build, merge_multipliers
 from caffe2torch.caffemodel import Blob, open_weights
 from caffe2torch.data.shapes import input_shapes as find_input_shapes
 from caffe2torch.errors import FormatError, GraphError, LayerError, UsageError
-from caffe2torch.graph import SOURCES, Graph, build_graph
+from caffe2torch.graph import SOURCES, Graph, build_graph, places
 from caffe2torch.layers.imports import modules_from
 from caffe2torch.layers.registry import Message, find, unregistered
 from caffe2torch.matching import match_weights
@@ -75,7 +75,7 @@ def load(
             fed.update(_feeding(message))
             whole = in_state(fed=fed)
             graph = whole if outputs is None else whole.only(outputs)
-        _refuse_unknown(refused, message, graph, fed)
+        _refuse_unknown(refused, message, graph, fed, places(message, phase=phase, level=level, stages=stages))
         cut = set(whole.inputs).difference(graph.inputs)
         shapes = {blob: shape for blob, shape in (input_shapes or {}).items() if blob not in cut}
         net = build_net(graph, path.parent, shapes, image_shape)
@@ -119,22 +119,27 @@ def _feeding(net: Message) -> list[str]:
     ]
 
 
-def _refuse_unknown(found: Sequence[UnknownField], net: Message, graph: Graph, fed: Collection[str]) -> None:
+def _refuse_unknown(
+    found: Sequence[UnknownField], net: Message, graph: Graph, fed: Collection[str], kept: Sequence[int]
+) -> None:
     """Raise PrototxtError unless the graph leaves out all layers of the ``net`` in which unknown fields were ``found``.
 
-    What a layer of another phase says, or a source that is fed, does not change what runs. Layers go by their names: a
-    field counts if any layer of that name runs, or if the upgrade has made another layer of its own. The error names
-    the layer types that nobody registered as well: often the fields are theirs.
+    What a layer of another phase says, or a source that is fed, does not change what runs; what the upgrade has made
+    another layer of counts. ``kept`` are the places of the state's layers. The error names the layer types that nobody
+    registered as well: often the fields are theirs.
     """
     sources = [node for node in graph.sources if node.type in SOURCES and not set(node.tops) <= set(fed)]
-    out = {layer.name for layer in net.layer}.difference(node.name for node in (*graph.nodes, *sources))
-    refused = [field for field in found if field.layer not in out]
+    run = {kept[node.index] for node in (*graph.nodes, *sources)}
+    named: dict[str | None, list[int]] = {}
+    for place, layer in enumerate(net.layer):
+        named.setdefault(layer.name, []).append(place)
+    refused = [field for field in found if (of := named.get(field.layer, [])[field.occurrence :]) == [] or of[0] in run]
     if refused:
         lines = unregistered([(node.name, node.type) for node in graph.nodes])
         types = "\nno class is registered for these layer types:\n" + "\n".join(lines) if lines else ""
         advice = (
             "\nWhere a fork of Caffe has these fields, give its .proto (protos, --proto), or pass over them "
-            "(unknown_fields, --allow-unknown)."
+            "(unknown_fields, --allow-unknown). What the wanted blobs do not need may have any (outputs, --blob)."
         )
         raise refusal(refused, types + advice)
 

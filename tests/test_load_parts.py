@@ -329,3 +329,31 @@ def test_a_second_input_of_no_known_shape_is_no_picture_where_another_takes_it(n
         load(net, image_shape=(1, 3, 8, 8))
     given = {"im_info": (1, 3)}
     assert load(net, image_shape=(1, 3, 8, 8), input_shapes=given).blob_shapes["b"] == (1, 195)
+
+
+def test_a_field_of_another_phases_layer_of_the_same_name_may_be_unknown(tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text(
+        'layer { name: "data" type: "Data" top: "x" include { phase: TRAIN } data_param { batch_size: 1 fancy: 3 } }'
+        'layer { name: "data" type: "Input" top: "x" include { phase: TEST } input_param { shape { dim: 2 dim: 3 } } }'
+        'layer { name: "relu" type: "ReLU" bottom: "x" top: "y" }',
+        "utf-8",
+    )
+    assert load(net).input_shapes == {"x": (2, 3)}
+    with pytest.raises(PrototxtError, match="no field 'fancy' in DataParameter"):
+        load(net, phase="train")
+
+
+def test_info_and_verify_of_the_part_that_runs(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of_part = [str(net), str(weights(net)), "--input", "data=5,3", "--blob", "b"]
+    assert main(["info", *of_part, "--allow-unknown"]) == 0
+    out = capsys.readouterr().out
+    assert "inputs   data 5x3\noutputs  b 5x2\n" in out
+    assert "all that the net needs are loaded" in out
+    made = load(net, net.with_suffix(".caffemodel"), input_shapes=SHAPES, outputs=["b"])
+    x = torch.randn(5, 3)
+    np.savez(net.with_suffix(".npz"), **{"in:data": x.numpy(), "out:b": made(x)["b"].detach().numpy()})
+    assert main(["verify", *of_part, "--against", str(net.with_suffix(".npz"))]) == 0
+    assert capsys.readouterr().out.endswith("1 blobs agree, 0 differ\n")
+    assert main(["verify", *of_part[:-2], "--against", str(net.with_suffix(".npz"))]) == 1
+    assert "(outputs, --blob)" in capsys.readouterr().err

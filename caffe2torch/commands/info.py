@@ -23,12 +23,13 @@ HELP = "a table of a net's layers, shapes, parameters, multiply-adds and memory"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from caffe2torch.commands.options import add_match_options, add_net_options
+    from caffe2torch.commands.options import add_blob_option, add_match_options, add_net_options
 
     parser.add_argument("net", metavar="NET", help="prototxt of the net, in V0, V1 or V2 syntax")
     parser.add_argument(
         "weights", metavar="WEIGHTS", nargs="?", help=".caffemodel or .caffemodel.h5 to check against it"
     )
+    add_blob_option(parser)
     add_net_options(parser)
     add_match_options(parser)
     parser.add_argument("--json", action="store_true", help="print the same facts as JSON")
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     with naming(path):
         net_message = upgrade_net(message, path=str(path))
         graph = build_graph(net_message, phase=args.phase, level=args.level, stages=args.stage, fed=shapes)
+        graph = graph.only(args.blob) if args.blob else graph
     facts: dict[str, Any] = {"net": graph.name, "file": str(path), "syntax": syntax, "phase": graph.phase}
     facts["unknown_fields"] = [f"{f.path}:{f.line}:{f.column}: {f.name} in {f.parent}" for f in unknown]
     try:

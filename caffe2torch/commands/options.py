@@ -31,6 +31,13 @@ def add_net_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -
     add_custom_options(parser)
 
 
+def add_blob_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Of which blobs the net is to be built."""
+    parser.add_argument(
+        "--blob", nargs="+", default=[], metavar="NAME", help="only the layers that these blobs need; default: all"
+    )
+
+
 def add_custom_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """What a net of a fork needs besides itself."""
     parser.add_argument(

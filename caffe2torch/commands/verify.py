@@ -40,7 +40,7 @@ HELP = "prove that the numbers are Caffe's: golden cases, or a net of yours agai
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``caffe2torch verify``."""
-    from caffe2torch.commands.options import add_match_options, add_net_options
+    from caffe2torch.commands.options import add_blob_option, add_match_options, add_net_options
 
     parser.add_argument("net", metavar="NET", nargs="?", help="prototxt of a net of yours")
     parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="its .caffemodel or .caffemodel.h5")
@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--tolerance", type=_share, metavar="X", help="allowed error of every blob (default: 1e-5, after sums 1e-4)"
     )
+    add_blob_option(own)
     add_net_options(own)
     add_match_options(own)
 
@@ -195,4 +196,5 @@ def _load(args: argparse.Namespace, dump: Dump | None) -> CaffeNet:
         ignore_extra=args.ignore_extra,
         unknown_fields=unknown,
         protos=args.proto,
+        outputs=args.blob or None,
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from caffe2torch import preprocess
 from caffe2torch.devices import choose_device, exact_float32
-from caffe2torch.errors import UsageError
+from caffe2torch.errors import GraphError, LayerError, PrototxtError, UsageError
 from caffe2torch.extract.model import Model, check_blob_name
 from caffe2torch.layers.imports import import_layers
 from caffe2torch.loading import load
@@ -43,18 +43,25 @@ class Hasher:
         mean = preprocess.load_mean(model.mean) if model.mean else None
         self.preprocess = preprocess.make(model.spec, mean)
         self.unknown_fields: list[Any] = []
-        net = load(
-            model.net,
-            model.weights,
-            device=self.device,
-            aliases=model.aliases,
-            allow_missing=model.allow_missing,
-            ignore_extra=model.ignore_extra,
-            unknown_fields=self.unknown_fields if model.allow_unknown else None,
-            protos=model.protos,
-            outputs=None if model.blob is None else [b for b in (model.blob, model.features) if b is not None],
-            image_shape=(1, *self.preprocess.shape),
-        )
+        try:
+            net = load(
+                model.net,
+                model.weights,
+                device=self.device,
+                aliases=model.aliases,
+                allow_missing=model.allow_missing,
+                ignore_extra=model.ignore_extra,
+                unknown_fields=self.unknown_fields if model.allow_unknown else None,
+                protos=model.protos,
+                outputs=None if model.blob is None else [b for b in (model.blob, model.features) if b is not None],
+                image_shape=(1, *self.preprocess.shape),
+            )
+        except (GraphError, LayerError, PrototxtError) as error:
+            if model.blob is not None:
+                raise
+            raise UsageError(
+                f"{error}\nSay with --blob which blob holds the code: then only the layers that it needs have to run"
+            ) from error
         self.report = net.report
         self.model = model = replace(model, blob=check_blob_name(model.blob, net.outputs))
         assert model.blob is not None

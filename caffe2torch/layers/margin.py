@@ -13,6 +13,7 @@ from caffe2torch.errors import LayerError
 from caffe2torch.fillers import fill
 from caffe2torch.layers.gradient import with_gradient_of, with_slopes
 from caffe2torch.layers.inner_product import flattened
+from caffe2torch.layers.labels import labels_in_range
 from caffe2torch.layers.registry import Layer, Message, Shape, canonical_axis, parameter, register
 
 EPSILON = 1e-9
@@ -49,6 +50,7 @@ class _Margin(Layer):
             raise LayerError(f"{in_features} inputs and num_output {num_output}: expected at least 1 of each")
         self.margin, self.axis = margin, axis
         self.base, self.gamma, self.power, self.lambda_min = base, gamma, power, lambda_min
+        self.classes = num_output
         self.weight = parameter((num_output, in_features))
         self.register_buffer("iteration", torch.tensor([iteration]), persistent=False)
 
@@ -81,6 +83,7 @@ class _Margin(Layer):
     def fill(self, layer: Message, generator: torch.Generator | None = None) -> None:
         fill(self.weight, self.settings(layer).weight_filler, generator=generator)
 
+    @labels_in_range
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         x = flattened(self, x, self.axis, self.weight.shape[1])
         with torch.no_grad():

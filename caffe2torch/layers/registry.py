@@ -209,6 +209,6 @@ def require(wanted: Sequence[tuple[str, str]], hint: str = "") -> None:
         raise UnsupportedLayerError(
             "no class is registered for these layer types:\n"
             + "\n".join(lines)
-            + "\nAdd one with @caffe2torch.register(TYPE): docs/custom-layers.md shows how."
-            + hint
+            + "\nAdd one with @caffe2torch.register(TYPE): docs/custom-layers.md shows how. Outside of training only "
+            "those that the wanted blobs need have to be known (outputs, --blob)." + hint
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any, NoReturn
 
 from google.protobuf.descriptor import Descriptor
@@ -32,6 +33,7 @@ class Parser:
         self._problems = Problems(text, path, unknown)
         self._tokens = tokens.tokens(text)
         self._token = next(self._tokens)
+        self._named: Counter[str] = Counter()
 
     def parse(self, message: Message) -> None:
         """Fill ``message`` with the whole text. Raises PrototxtError, naming all unknown fields at once."""
@@ -129,9 +131,11 @@ class Parser:
     def _item(self, message: Message, field: Any, depth: int) -> None:
         before = self._problems.count()
         self._submessage(message, field, depth)
-        if field.name in ("layer", "layers") and self._problems.count() > before:
-            inner = message.layer if field.name == "layers" else message  # the oldest form has its name there
-            self._problems.name_layer(before, inner.name or message.name)
+        if field.name in ("layer", "layers"):
+            name = (message.layer.name if field.name == "layers" else "") or message.name  # the oldest form's is inside
+            if self._problems.count() > before:
+                self._problems.name_layer(before, name, self._named[name])
+            self._named[name] += 1
 
     def _list(self, item: Any) -> None:
         if self._skip("]"):

@@ -55,6 +55,16 @@ def test_a_training_net_gives_the_codes_of_its_deploy_net(
     np.testing.assert_array_equal(read_codes(tmp_path / "a.npz").packed, read_codes(tmp_path / "b.npz").packed)
 
 
+def test_a_training_net_that_cannot_run_whole_wants_to_know_the_blob(
+    pictures: Path, tmp_path: Path, model: Model
+) -> None:
+    net = tmp_path / "train_val.prototxt"
+    text = model.net.with_name("train_val.prototxt").read_text("utf-8")
+    net.write_text(text.replace('"SoftmaxWithLoss"', '"ForkLoss"').replace('"Data"', '"ForkData"'), "utf-8")
+    with pytest.raises(UsageError, match="Say with --blob which blob holds the code"):
+        extract(pictures, tmp_path / "a.npz", model=replace(model, net=net, blob=None))
+
+
 @pytest.mark.parametrize("batch_size, workers", [(1, 1), (3, 2), (7, 5), (20, 1), (64, 3)])
 def test_codes_do_not_depend_on_batches_and_workers(
     pictures: Path, tmp_path: Path, model: Model, batch_size: int, workers: int

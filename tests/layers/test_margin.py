@@ -198,3 +198,10 @@ def test_impossible_margins_are_refused(settings: str, shapes: list[tuple[int, .
 def test_items_of_another_size_are_refused() -> None:
     with pytest.raises(LayerError, match=r"\(MarginInnerProduct\) takes 3 values an item and was given 6"):
         margin("num_output: 5", (4, 3), (4,))(torch.rand(2, 6).double(), torch.zeros(2))
+
+
+@pytest.mark.parametrize("label", [-1.0, 5.0])
+def test_a_label_out_of_range_is_named(label: float) -> None:
+    made = margin(f"{SETTINGS} type: QUADRUPLE", (2, 3), (2,))
+    with pytest.raises(LayerError, match=rf"found the label {label:g} at \(1,\); .* expected 0 to 4"):
+        made(torch.randn(2, 3, dtype=torch.float64), torch.tensor([4.0, label]))
