@@ -28,7 +28,7 @@ def larger(a: Tensor, b: Tensor) -> Tensor:
 
     Of zeros with different signs the first may be taken, unless both blobs are in C order.
     """
-    if a.shape != b.shape or _watched(a, b):
+    if _watched(a, b) or a.shape != b.shape:
         return torch.where(a > b, a, b)  # torch.maximum would divide the gradient among equal values
     threads = torch.get_num_threads()
     if a.numel() >= (threads - 1) * _BLOCK and _arrays(a, b) and opencv_agrees():
