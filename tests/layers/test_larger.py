@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from caffe2torch.layers import larger as module
 from caffe2torch.layers.larger import larger
 
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 SPECIAL = torch.tensor([math.nan, -math.inf, -1.0, -0.0, 0.0, 2.0, math.inf])
 
 
@@ -109,7 +110,6 @@ def recorded(make: Callable[..., Callable[[Tensor, Tensor], Tensor]], a: Tensor,
     ],
     ids=["jit", "make_fx", "make_fx symbolic", "vmap"],
 )
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_torch_sees_what_it_has_to(make: Callable[..., Callable[[Tensor, Tensor], Tensor]]) -> None:
     a, b = draw(3, 50, seed=1), draw(3, 50, seed=2)
     expected = np.where(a.numpy() > b.numpy(), a.numpy(), b.numpy())
