@@ -1,7 +1,7 @@
-"""From an upgraded NetParameter to a frozen graph: which layers a net state keeps, and how their blobs connect.
+"""From an upgraded NetParameter to a frozen graph: how the blobs of the layers that a net state keeps connect.
 
-The rules are those of Caffe's ``Net::FilterNet`` and ``Net::Init``; anything Caffe refuses is refused here, with the
-layer's name and what to do.
+The rules are those of Caffe's ``Net::Init``; anything Caffe refuses is refused here, with the layer's name and what to
+do.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from caffe2torch import schema
-from caffe2torch.errors import GraphError, UsageError
+from caffe2torch.errors import GraphError
+from caffe2torch.net_state import PHASES, places
 from caffe2torch.schema import Message
-
-PHASES = ("train", "test")
 
 SOURCES = frozenset({"Input", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData", "AnnotatedData"})
 """Layer types whose tops are fed from outside: they become the inputs of the net."""
@@ -192,17 +191,18 @@ def build_graph(
     without bottoms that makes one of the blobs in ``fed`` is a source, whatever its type. Raises GraphError for layers
     that do not connect, and UsageError for an unknown phase.
     """
-    name, state = net.name, _state(net, phase, level, stages)
-    layers = [net.layer[place] for place in _places(net, state)]
-    if not layers:
+    name, phase = net.name, phase.lower()
+    kept = places(net, phase=phase, level=level, stages=stages)
+    if not kept:
         held = f"{len(net.layer)} layers, none of them in phase {phase}" if net.layer else "no layers"
         raise GraphError(f"net {name!r} has {held}")
-    wiring = _Wiring(name, [layer for layer in net.layer if not _included(layer, state)])
-    nodes = [wiring.connect(index, _with_phase(layer, state.phase)) for index, layer in enumerate(layers)]
+    left_out = set(range(len(net.layer))).difference(kept)
+    wiring = _Wiring(name, [net.layer[place] for place in sorted(left_out)])
+    nodes = [wiring.connect(index, _with_phase(net.layer[place], phase)) for index, place in enumerate(kept)]
     sources = {n.index for n in nodes if n.type in SOURCES or (not n.bottoms and not set(n.tops).isdisjoint(fed))}
     return Graph(
         name=name,
-        phase="train" if PHASES[state.phase] == "train" else "test",
+        phase="train" if phase == "train" else "test",
         sources=tuple(n for n in nodes if n.index in sources),
         nodes=tuple(n for n in nodes if n.index not in sources),
         outputs=tuple(wiring.available),
@@ -210,54 +210,12 @@ def build_graph(
     )
 
 
-def places(net: Message, *, phase: str, level: int = 0, stages: Sequence[str] = ()) -> list[int]:
-    """The places in ``net.layer`` of the layers that a net state keeps: a node's ``index`` is one in this list."""
-    return _places(net, _state(net, phase, level, stages))
-
-
-@dataclass(frozen=True)
-class _State:
-    phase: int
-    level: int
-    stages: frozenset[str]
-
-
-def _state(net: Message, phase: str, level: int, stages: Sequence[str]) -> _State:
-    phase = phase.lower()
-    if phase not in PHASES:
-        raise UsageError(f"phase is {phase!r}, expected 'train' or 'test'")
-    return _State(phase=PHASES.index(phase), level=level, stages=frozenset(stages) | frozenset(net.state.stage))
-
-
-def _places(net: Message, state: _State) -> list[int]:
-    return [place for place, layer in enumerate(net.layer) if _included(layer, state)]
-
-
-def _included(layer: Message, state: _State) -> bool:
-    if layer.include and layer.exclude:
-        raise GraphError(f"layer {layer.name!r} has both include and exclude rules; Caffe allows only one kind")
-    if layer.include:
-        return any(_meets(rule, state) for rule in layer.include)
-    return not any(_meets(rule, state) for rule in layer.exclude)
-
-
-def _meets(rule: Message, state: _State) -> bool:
-    """Caffe's ``Net::StateMeetsRule``: every condition the rule names must hold."""
-    return (
-        (not rule.HasField("phase") or rule.phase == state.phase)
-        and (not rule.HasField("min_level") or state.level >= rule.min_level)
-        and (not rule.HasField("max_level") or state.level <= rule.max_level)
-        and state.stages.issuperset(rule.stage)
-        and state.stages.isdisjoint(rule.not_stage)
-    )
-
-
-def _with_phase(layer: Message, phase: int) -> Message:
+def _with_phase(layer: Message, phase: str) -> Message:
     if layer.HasField("phase"):
         return layer
     copy = type(layer)()
     copy.CopyFrom(layer)
-    copy.phase = phase
+    copy.phase = PHASES.index(phase)
     return copy
 
 

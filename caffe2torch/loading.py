@@ -18,11 +18,12 @@ from caffe2torch.build import build, merge_multipliers
 from caffe2torch.caffemodel import Blob, open_weights
 from caffe2torch.data.shapes import input_shapes as find_input_shapes
 from caffe2torch.errors import FormatError, GraphError, LayerError, UsageError
-from caffe2torch.graph import SOURCES, Graph, build_graph, places
+from caffe2torch.graph import SOURCES, Graph, build_graph
 from caffe2torch.layers.imports import modules_from
 from caffe2torch.layers.registry import Message, find, unregistered
 from caffe2torch.matching import match_weights
 from caffe2torch.net import CaffeNet, LoadReport
+from caffe2torch.net_state import places
 from caffe2torch.prototxt import UnknownField, read_net, refusal
 from caffe2torch.schema import Schema
 

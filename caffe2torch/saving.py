@@ -23,9 +23,10 @@ from caffe2torch.caffemodel import write_caffemodel
 from caffe2torch.caffemodel.downgrade import downgrade_net
 from caffe2torch.errors import GraphError, LayerError, OutputError, UsageError, WeightsError
 from caffe2torch.files import atomic_path
-from caffe2torch.graph import PHASES, Graph, Node, build_graph
+from caffe2torch.graph import Graph, Node, build_graph
 from caffe2torch.layers.registry import Layer
 from caffe2torch.net import CaffeNet
+from caffe2torch.net_state import PHASES
 from caffe2torch.prototxt import to_text
 from caffe2torch.saving_like import write_like
 from caffe2torch.schema import Message

@@ -16,7 +16,7 @@ LEVELS = [
     {"errors", "__init__"},
     {"schema", "wire", "figures", "files", "cores", "threads", "memory", "matlab_v5", "retrieval"},
     {"prototxt", "upgrade", "blobs"},
-    {"graph", "caffemodel", "hdf5", "binaryproto", "preprocess", "data"},
+    {"net_state", "graph", "caffemodel", "hdf5", "binaryproto", "preprocess", "data"},
     {"zoo", "download"},
     {"layers", "fillers", "devices"},
     {"sharing", "overwriting", "net", "build"},

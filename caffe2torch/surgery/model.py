@@ -14,10 +14,11 @@ import torch
 from caffe2torch.blobs import Array, LayerWeights
 from caffe2torch.caffemodel import Blob, open_weights
 from caffe2torch.errors import GraphError, UsageError, WeightsError
-from caffe2torch.graph import PHASES, Graph, build_graph, near
+from caffe2torch.graph import Graph, build_graph, near
 from caffe2torch.loading import build_net
 from caffe2torch.matching import fits
 from caffe2torch.net import CaffeNet
+from caffe2torch.net_state import PHASES
 from caffe2torch.prototxt import read_net
 from caffe2torch.schema import Message, Schema
 

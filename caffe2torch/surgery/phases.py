@@ -9,8 +9,9 @@ from dataclasses import replace
 from caffe2torch import prototxt
 from caffe2torch.data.shapes import input_shapes
 from caffe2torch.errors import GraphError, UsageError
-from caffe2torch.graph import PHASES, SOURCES, Graph, Node, build_graph
+from caffe2torch.graph import SOURCES, Graph, Node, build_graph
 from caffe2torch.layers import registry
+from caffe2torch.net_state import PHASES
 from caffe2torch.schema import Message
 from caffe2torch.surgery.cut import without_weights
 from caffe2torch.surgery.model import Model, built, checked, states, with_layers
