@@ -41,6 +41,7 @@ def match_weights(
     extra: list[str] = []
     problems: list[str] = []
     given: set[int] = set()
+    former: list[tuple[Layer, str, Tensor]] = []
     for source in file.layers:
         name = names.get(source.name, source.name)
         if source.blobs and name not in targets and name in net.structure.graph.cut:
@@ -49,8 +50,11 @@ def match_weights(
             extra.append(source.name)
         elif source.blobs:
             node, layer = targets[name]
+            before = layer.blob_items()
             layer.adapt([tuple(blob.shape) for blob in source.blobs])
             blobs = layer.blob_items()
+            changed = [was.shape != now.shape for (_, was), (_, now) in zip(before, blobs, strict=True)]
+            former += [(layer, *item) for item, other in zip(before, changed, strict=True) if other]
             problems += _misfit(node, blobs, source, partial=file.syntax == "HDF5")
             pairs = [(index, b) for index, b in zip(source.indices, source.blobs, strict=True) if index < len(blobs)]
             copies += [(blobs[index][1], blob) for index, blob in pairs]
@@ -64,6 +68,8 @@ def match_weights(
         problems += [_missing_line(*targets[n], given, refused) for n in missing]
     problems += [f"weights for layer {n!r}, which the net does not have{near(n, missing)}" for n in refused]
     if problems:
+        for layer, blob, value in former:  # a file that is refused leaves the net as it was
+            setattr(layer, blob, value)
         raise WeightsError(_explain(net, file, problems, bool(missing) and not allow_missing, bool(refused)))
     return Match(tuple(copies), tuple(dict.fromkeys(found)), tuple(missing), tuple(extra))
 

@@ -76,8 +76,10 @@ class DataAugmentation(Layer):
             blob.zero_()
 
     def adapt(self, shapes: Sequence[Shape]) -> None:
-        image = shapes[1] if len(shapes) == 3 else ()
-        if self.mean is not None and len(image) == 4 and image[:2] == self.mean.shape[:2]:
+        if self.mean is None or len(shapes) != 3:
+            return
+        image, now = tuple(shapes[1]), tuple(self.mean.shape)
+        if len(image) == 4 and image[:2] == now[:2] and image != now:
             self.mean = self.mean.new_empty(image)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import caffe2torch
 from caffe2torch import prototxt, surgery
 from caffe2torch.caffemodel import write_caffemodel
 from caffe2torch.errors import LayerError, WeightsError
+from caffe2torch.loading import load_weights
 from caffe2torch.surgery.measure import runnable
 from caffe2torch.surgery.model import check_weights, states
 
@@ -172,6 +173,33 @@ def test_weights_with_a_mean_image_of_another_size_load(tmp_path: Path) -> None:
     again = tmp_path / "again.caffemodel"
     caffe2torch.save(net, weights=again)
     assert torch.equal(caffe2torch.load(tmp_path / "net.prototxt", again)(torch.from_numpy(x))["z"], found)
+
+
+def test_weights_that_are_refused_leave_the_mean_image_as_it_was(tmp_path: Path) -> None:
+    blobs = [np.full(s, 20, np.float32) for s in ((1, 1, 1, 1), (1, 3, 4, 5), (1, 3, 1, 1))]
+    prototxt_path, weights = written(tmp_path, blobs)
+    net = caffe2torch.load(prototxt_path, weights, allow_missing=True)
+    blobs[1] = np.zeros((1, 3, 8, 9), np.float32)
+    with pytest.raises(WeightsError, match="no weights for layer 'scale'"):
+        load_weights(net, written(tmp_path, blobs)[1])
+    assert torch.equal(net.state_dict()["aug.mean"], torch.full((1, 3, 4, 5), 20.0))
+
+
+def test_a_mean_image_that_two_layers_share_is_saved_and_loaded(tmp_path: Path) -> None:
+    names = " ".join(f'param {{ name: "{name}" }}' for name in ("count", "mean", "channels"))
+    layers = (
+        f'layer {{ name: "{name}" type: "DataAugmentation" bottom: "x" top: "{name}" {names} '
+        "augmentation_param { recompute_mean: 10 } }"
+        for name in ("first", "second")
+    )
+    path, weights = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+    path.write_text("\n".join(['input: "x" input_shape { dim: 1 dim: 3 dim: 4 dim: 5 }', *layers]), "utf-8")
+    net = caffe2torch.load(path)
+    for name, value in (("count", 10.0), ("mean", 2.0)):
+        net.get_submodule("first").get_buffer(name).fill_(value)
+    caffe2torch.save(net, weights=weights)
+    found = caffe2torch.load(path, weights)(torch.ones(1, 3, 4, 5))
+    assert all(torch.equal(found[name], torch.full((1, 3, 4, 5), -1.0)) for name in ("first", "second"))
 
 
 def test_surgery_reads_a_mean_image_of_another_size(tmp_path: Path) -> None:
