@@ -93,7 +93,7 @@ class _Margin(Layer):
         if self.margin > 1:
             columns = labels.detach().reshape(*x.shape[:-1], 1).long()
             own = self.own_score(x, weight[columns.squeeze(-1)], scores.gather(-1, columns), strength)
-            scores = scores.scatter(-1, columns, own)
+            scores = scores.scatter(-1, columns, own.to(scores.dtype))  # autocast has the product in another one
         return scores, strength
 
     def weights(self) -> Tensor:

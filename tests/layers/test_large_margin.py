@@ -160,3 +160,20 @@ def test_frozen_weights_and_items_get_no_gradient() -> None:
 def test_impossible_margins_are_refused(settings: str, shapes: list[tuple[int, ...]], reason: str) -> None:
     with pytest.raises(LayerError, match=reason):
         margin(settings, *shapes)
+
+
+@pytest.mark.parametrize("kind", ["LargeMarginInnerProduct", "MarginInnerProduct"])
+@pytest.mark.parametrize("type_", TYPES)
+def test_bfloat16_products_of_autocast_take_the_labels_score(type_: str, kind: str) -> None:
+    field = "largemargin_inner_product_param" if kind.startswith("Large") else "margin_inner_product_param"
+    text = f'type: "{kind}" top: "y" top: "lambda" {field} {{ num_output: 5 type: {type_} }}'
+    x, labels = torch.rand(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0.0, 1.0, 2.0, 4.0])
+    made = layer(text, (x.shape, labels.shape), training=True)
+    expected = made(x, labels)[0].detach()
+    x.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = made(x, labels)[0]
+    found.float().sum().backward()
+    assert found.dtype == torch.bfloat16
+    assert x.grad is not None
+    torch.testing.assert_close(found.detach().float(), expected, rtol=0.05, atol=0.05)
