@@ -59,11 +59,11 @@ class LRN(Layer):
 
     def normalised(self, x: Tensor) -> Tensor:
         """The top of ``x``, in float32 on the way: squares of the first layers' activations are beyond float16."""
-        wide = _at_least_float32(x)
+        wide = at_least_float32(x)
         return (wide * _inverse_power(self._scale(wide), self.beta)).to(x.dtype)
 
     def caffe_backward(self, gradient: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
-        wide, gradient = _at_least_float32(bottom), _at_least_float32(gradient)
+        wide, gradient = at_least_float32(bottom), at_least_float32(gradient)
         scale = self._scale(wide)
         pulled = self._over_channels(gradient * top / scale) * (2.0 * self.alpha * self.beta / self.size)
         return (gradient * _inverse_power(scale, self.beta) - wide * pulled).to(bottom.dtype)
@@ -126,7 +126,8 @@ def _blocks(*blobs: Tensor) -> zip[tuple[Tensor, ...]]:
     return zip(*(torch.split(blob, images) for blob in blobs), strict=True)
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x``, in float32 if it is in half precision, where squares are soon infinite and a small eps is 0."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 

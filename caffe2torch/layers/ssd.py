@@ -10,6 +10,7 @@ from torch import Tensor
 
 from caffe2torch.errors import LayerError
 from caffe2torch.fillers import Filler, fill, from_caffe
+from caffe2torch.layers.lrn import at_least_float32
 from caffe2torch.layers.registry import Layer, Message, Shape, parameter, refuse, register
 
 
@@ -55,9 +56,10 @@ class Normalize(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         axes = tuple(range(1, x.ndim)) if self.across_spatial else (1,)
-        norm = (x.square().sum(axes, keepdim=True) + self.eps).sqrt()
+        wide = at_least_float32(x)
+        norm = (wide.square().sum(axes, keepdim=True) + self.eps).sqrt()
         scale = self.scale if not self.scale.ndim else self.scale.reshape(-1, *(1,) * (x.ndim - 2))
-        return x / norm * scale
+        return (wide / norm * scale).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"across_spatial={self.across_spatial}, eps={self.eps:g}"
@@ -97,11 +99,13 @@ class UnitLength(Layer):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         x = x.reshape(*x.shape, *(1,) * (4 - x.ndim))
-        sums = (x.square() if self.normalize_type == "L2" else x.abs()).sum(1, keepdim=True) + 1e-6
+        wide = at_least_float32(x)
+        sums = (wide.square() if self.normalize_type == "L2" else wide.abs()).sum(1, keepdim=True) + 1e-6
         length = sums.sqrt() if self.normalize_type == "L2" else sums
+        top, length = (wide / length).to(x.dtype), length.to(x.dtype)
         if not self.lengths:
-            return x / length
-        return x / length, length if self.bp_norm else length.detach()
+            return top
+        return top, length if self.bp_norm else length.detach()
 
     def extra_repr(self) -> str:
         return f"{self.normalize_type}, lengths={self.lengths}, bp_norm={self.bp_norm}"

@@ -114,3 +114,15 @@ def test_a_net_may_normalise_weights() -> None:
 def test_impossible_settings_are_refused(settings: str, tops: str, reason: str) -> None:
     with pytest.raises(LayerError, match=reason):
         normalize(settings, (2, 3), tops)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("settings", ["across_spatial: false", 'normalize_type: "L2"', 'normalize_type: "L1"'])
+def test_half_precision_has_lengths_of_0_and_of_squares_beyond_it(settings: str, dtype: torch.dtype) -> None:
+    made = normalize(settings, (3, 4))
+    for _, scale in made.blob_items():
+        torch.nn.init.ones_(scale)
+    x = torch.tensor([[0, 0, 0, 0], [300, -300, 300, 300], [30000, 0, 0, 0]], dtype=dtype)
+    part = 0.25 if "L1" in settings else 0.5
+    expected = [[0, 0, 0, 0], [part, -part, part, part], [1, 0, 0, 0]]
+    assert torch.equal(made.to(dtype)(x).flatten(1), torch.tensor(expected, dtype=dtype))
