@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caffe2torch.errors import LayerError
-from caffe2torch.layers.gradient import with_gradient_of
+from caffe2torch.layers.gradient import with_gradient_of, with_slopes
+from caffe2torch.layers.lrn import at_least_float32
 from caffe2torch.layers.registry import Layer, Message, Shape, check_count, enum_name, register
 
 
@@ -117,7 +118,7 @@ class Correlation(Layer):
         maps = []
         for shift in self.down:
             row = other[:, top + shift : top + shift + rows]
-            pairs = torch.cdist(centre, row, p=1.0) if absolute else torch.matmul(centre, row.transpose(2, 3))
+            pairs = _distances(centre, row) if absolute else torch.matmul(centre, row.transpose(2, 3))
             maps.append(pairs.gather(3, place))
         found = torch.cat(maps, 3).permute(0, 3, 1, 2).contiguous() / channels
         if self.kernel_size == 1 and self.stride[0] == 1:
@@ -129,6 +130,11 @@ class Correlation(Layer):
             f"max_displacement={self.max_displacement}, kernel_size={self.kernel_size}, pad={self.pad}, "
             f"stride={self.stride}, subtract={self.subtract}"
         )
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """The sums of absolute differences of all rows of a and b; torch has none of half precision."""
+    return torch.cdist(at_least_float32(a), at_least_float32(b), p=1.0).to(a.dtype)
 
 
 @register("Correlation1D")
@@ -243,6 +249,6 @@ class ChannelNorm(Layer):
         return cls()
 
     def forward(self, x: Tensor) -> Tensor:
-        fixed = x.detach()
+        fixed = at_least_float32(x.detach())
         norm = fixed.square().sum(1, keepdim=True).sqrt()
-        return with_gradient_of(norm, (x * (fixed / (norm + 1e-9))).sum(1, keepdim=True))
+        return with_slopes(norm.to(x.dtype), (x, (fixed / (norm + 1e-9)).to(x.dtype)))

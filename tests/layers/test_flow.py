@@ -242,6 +242,25 @@ def test_channel_norm_and_its_gradient() -> None:
     np.testing.assert_allclose(bottom.grad, gradient, rtol=0, atol=1e-12)
 
 
+def test_channel_norm_in_float16_has_a_gradient_where_the_norm_is_0_or_large() -> None:
+    x = torch.zeros(1, 2, 1, 2, dtype=torch.float16)
+    x[0, :, 0, 1] = torch.tensor([3000, 4000])  # the squares are beyond float16
+    x.requires_grad_()
+    top = layer('type: "ChannelNorm"', [x.shape])(x)
+    top.sum().backward()
+    assert top.tolist() == [[[[0, 5000]]]]
+    torch.testing.assert_close(x.grad, torch.tensor([[[[0, 0.6]], [[0, 0.8]]]], dtype=torch.float16))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_correlation_by_differences_in_half_precision(dtype: torch.dtype) -> None:
+    a, b = (torch.from_numpy(RNG.randint(-4, 5, (1, 4, 3, 3))).to(dtype) for _ in range(2))
+    made = layer(correlation("pad: 1 kernel_size: 1 max_displacement: 1 correlation_type: SUBTRACT"), [a.shape] * 2)
+    found = made(a.requires_grad_(), b)
+    assert found.dtype == dtype
+    assert torch.equal(found.double(), made(a.double(), b.double()).detach())  # whole numbers over 4
+
+
 def test_channel_norm_refuses_a_matrix() -> None:
     with pytest.raises(LayerError, match="expected 4 axes"):
         layer('type: "ChannelNorm"', [(2, 3)])
