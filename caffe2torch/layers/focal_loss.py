@@ -69,7 +69,8 @@ class FocalLoss(NormalizedLoss):
         log_p = rows.gather(self.axis, index)
         p, limited = log_p.detach().exp(), log_p.detach().clamp(min=math.log(FLT_MIN))
         factor = self.alpha * (1 - p) ** self.gamma
-        slope = factor - self.gamma * factor / (1 - p).clamp(min=1e-10) * p * limited
+        least = max(1e-10, torch.finfo(x.dtype).tiny)  # in half precision 1e-10 is 0, as 1 - p often is
+        slope = factor - self.gamma * factor / (1 - p).clamp(min=least) * p * limited
         losses = with_gradient_of(-factor * limited, -log_p * slope)
         if kept is not None:
             losses = torch.where(kept, losses, 0.0)

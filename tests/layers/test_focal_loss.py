@@ -154,3 +154,12 @@ def test_a_label_out_of_range_is_refused() -> None:
 def test_impossible_focal_losses_are_refused(settings: str, shapes: list[tuple[int, ...]], reason: str) -> None:
     with pytest.raises(LayerError, match=reason):
         focal(settings, *shapes)
+
+
+def test_float16_has_a_loss_of_scores_that_are_sure() -> None:
+    x = torch.tensor([[20.0, 0.0], [0.0, 20.0]], dtype=torch.float16, requires_grad=True)
+    top = focal(ALPHA, (2, 2), (2,))(x, torch.zeros(2))
+    top.backward()
+    assert top.item() == 10  # of the second
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, torch.tensor([[0, 0], [-0.5, 0.5]], dtype=torch.float16), rtol=0, atol=1e-3)
