@@ -55,7 +55,7 @@ class HashingLoss(Loss):
         value = pairs / count + self.tradeoff * (codes.abs() - 1.0).abs().sum() / items
         pull = torch.where(others, torch.where(similar, 1.0, -(gap > 0).to(x.dtype)), 0.0)
         slope = (pull.sum(1, keepdim=True) * codes - pull @ codes) / count.clamp(min=1)
-        outward = torch.where((codes >= 1) | ((codes <= 0) & (codes >= -1)), 1.0, -1.0)
+        outward = torch.where((codes >= 1) | ((codes <= 0) & (codes >= -1)), 1.0, -1.0).to(x.dtype)
         return with_slopes(value, (x, (slope + self.tradeoff / items * outward).reshape(x.shape)))
 
     def extra_repr(self) -> str:

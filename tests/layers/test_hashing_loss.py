@@ -127,3 +127,13 @@ def test_labels_get_no_gradient() -> None:
     x, labels = torch.randn(3, 2, requires_grad=True), torch.zeros(3, 1, requires_grad=True)
     layer('type: "HashingLoss"', ((3, 2), (3, 1)))(x, labels).backward()
     assert labels.grad is None
+
+
+def test_the_gradient_in_double_precision_is_as_exact() -> None:
+    x, labels = np.random.RandomState(0).randn(3, 4), np.zeros((3, 1))
+    codes = torch.from_numpy(x).requires_grad_()
+    layer('type: "HashingLoss" hashing_loss_param { tradeoff: 0.1 }', [x.shape, labels.shape])(
+        codes, torch.from_numpy(labels)
+    ).backward()
+    _, expected = naive(x, labels, 1.0, float(np.float32(0.1)))
+    np.testing.assert_allclose(codes.grad, expected, rtol=0, atol=1e-12)
