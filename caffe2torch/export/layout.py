@@ -10,6 +10,7 @@ WIDTH = 110
 NESTED = 80
 """Longest assignment that is made by nesting one call in another."""
 
+_CALLED = re.compile(r"[\w)\]]$")
 _STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 
 
@@ -32,6 +33,8 @@ def wrapped(line: str, depth: int, comment: str = "") -> list[str]:
     joined = ", ".join(inner)
     if len(indent) + len(joined) + 8 <= WIDTH:
         inside = [joined]
+    elif len(inner) == 1 and line[start] == "(" and not _CALLED.search(line[:start]):
+        inside = inner  # with a comma the brackets would make a tuple
     else:
         inside = [f"{part}," for part in inner]
     body = [piece for part in inside for piece in wrapped(part, depth + 1)]

@@ -77,6 +77,13 @@ def test_a_trained_mean_of_images_is_written(per_pixel: str) -> None:
     assert check.equal, check.text()
 
 
+def test_brackets_around_a_long_sum_do_not_make_a_tuple() -> None:
+    values = "value: [0.1, -2.3] output_scale: 0.1"
+    net = layer_net(f'type: "Mean" mean_param {{ operation: ADD {values} }}', [(1, 4, 3, 3)])
+    _, check = run_written(net)
+    assert check.equal, check.text()
+
+
 def unwritable(use: Use) -> bool:
     """Settings that torch's modules do not have."""
     axes = len(use.shapes[0]) if use.shapes else 0
