@@ -214,6 +214,7 @@ class FlowWarp(Layer):
 
     def forward(self, image: Tensor, flow: Tensor) -> Tensor:
         height, width = image.shape[2:]
+        flow = at_least_float32(flow)  # places beyond 256 are no whole numbers of bfloat16
         x = flow[:, 0] + torch.arange(width, device=flow.device)
         y = flow[:, 1] + torch.arange(height, device=flow.device)[:, None]
         inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
@@ -223,7 +224,7 @@ class FlowWarp(Layer):
         alpha, beta = (x - left)[:, None], (y - above)[:, None]
         top = (1 - alpha) * (1 - beta) * _taken(image, above, left) + alpha * (1 - beta) * _taken(image, above, right)
         top = top + (1 - alpha) * beta * _taken(image, below, left) + alpha * beta * _taken(image, below, right)
-        return torch.where(inside[:, None], top, self.fill_value)
+        return torch.where(inside[:, None], top, self.fill_value).to(image.dtype)
 
     def extra_repr(self) -> str:
         return f"fill_value={self.fill_value:g}"

@@ -225,6 +225,16 @@ def test_flow_warp_refuses_flows_of_other_shapes(flow: tuple[int, ...]) -> None:
         layer('type: "FlowWarp"', [(2, 3, 4, 6), flow])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_flow_warp_in_half_precision_finds_every_column_of_a_wide_image(dtype: torch.dtype) -> None:
+    image = torch.arange(3000).remainder(7).reshape(1, 1, 1, 3000).to(dtype)
+    flow = torch.zeros(1, 2, 1, 3000, dtype=dtype)
+    flow[:, 0] = 1.5
+    found = layer('type: "FlowWarp"', [image.shape, flow.shape])(image, flow)
+    assert found.dtype == dtype
+    assert torch.equal(found[..., :-2], (image[..., 1:-1] + image[..., 2:]) / 2)
+
+
 def test_channel_norm_and_its_gradient() -> None:
     x = RNG.randn(2, 3, 4, 5)
     x[0, :, 1, 2] = 0
