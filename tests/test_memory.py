@@ -20,12 +20,15 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
     fill()
-before = faults()
-for _ in range(10):
+taken = []
+for _ in range(11):
+    before = faults()
     fill()
-print(faults() - before)
+    taken.append(faults() - before)
+print(sorted(taken)[5])
 """
-"""Prints how many pages ten rounds take from the system, after twenty."""
+"""Prints how many pages a round takes from the system, after twenty: the median of eleven, for once in hundreds of
+processes the heap grows by one more block."""
 
 
 @pytest.mark.skipif(
@@ -37,4 +40,4 @@ def test_kept_memory_is_not_taken_from_the_system_again() -> None:
         return int(found.stdout)
 
     # 80 MB a round: 20,000 pages of 4 kB.
-    assert faults("keep") < 100 < 50_000 < faults("give back")
+    assert faults("keep") < 10 < 5_000 < faults("give back")
