@@ -45,12 +45,8 @@ class DetectionEvaluate(Layer):
         name_size_file: str = "",
     ) -> None:
         super().__init__()
-        self.classes, self.background, self.least_overlap, self.difficult = (
-            classes,
-            background,
-            least_overlap,
-            difficult,
-        )
+        self.classes, self.background = classes, background
+        self.least_overlap, self.difficult = least_overlap, difficult
         self.name_size_file, self.position = name_size_file, 0
         self._sizes: Tensor | None = None
 
@@ -91,9 +87,8 @@ class DetectionEvaluate(Layer):
         rows = int((found[:, 1] != -1).sum())
         found = found[found[:, 0].long() != -1]
         images, image = torch.unique(found[:, 0].long(), return_inverse=True)
-        sizes = self._of_images(len(images)).to(found.device)[
-            image
-        ]  # also of images without a detection, which have a row of label -1
+        # Also of images without a detection, which have a row of label -1.
+        sizes = self._of_images(len(images)).to(found.device)[image]
         some = found[:, 1].long() != -1
         found, sizes = found[some], sizes[some]
         check_labels(found[:, 1].long(), self.background, "a detection")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ class Correlation(Layer):
             raise LayerError(f"correlation_param has no {' and no '.join(missing)}: expected both")
         if len(shape) != 4 or shape != other:
             raise LayerError(f"the bottoms have shapes {shape} and {other}: expected equal ones of 4 axes (N, C, H, W)")
-        made = cls._made(p)
+        made = cls(p.max_displacement, **cls._settings(p))
         fits = [
             n + 2 * (pad - margin) - made.kernel_size + 1
             for n, pad, margin in zip(shape[2:], *made.borders(), strict=True)
@@ -74,14 +75,13 @@ class Correlation(Layer):
         return made
 
     @classmethod
-    def _made(cls, p: Message) -> Correlation:
-        return cls(
-            p.max_displacement,
-            kernel_size=p.kernel_size,
-            pad=p.pad,
-            stride=(p.stride_1, p.stride_2),
-            subtract=enum_name(p, "correlation_type") == "SUBTRACT",
-        )
+    def _settings(cls, p: Message) -> dict[str, Any]:
+        return {
+            "kernel_size": p.kernel_size,
+            "pad": p.pad,
+            "stride": (p.stride_1, p.stride_2),
+            "subtract": enum_name(p, "correlation_type") == "SUBTRACT",
+        }
 
     def borders(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Rows and columns, on each side: of zeros around both maps; and of the padded first that no window touches."""
@@ -146,41 +146,27 @@ class Correlation1D(Correlation):
     of the row before there, zeros if ``pad`` is at least that far, as is required here.
     """
 
-    def __init__(
-        self,
-        max_displacement: int,
-        *,
-        kernel_size: int = 1,
-        pad: int = 0,
-        stride: tuple[int, int] = (1, 1),
-        subtract: bool = False,
-        direction: int = 0,
-    ) -> None:
-        """``direction``: 1 to the right, -1 to the left, 0 for both."""
-        super().__init__(max_displacement, kernel_size=kernel_size, pad=pad, stride=stride, subtract=subtract)
+    def __init__(self, max_displacement: int, *, direction: int = 0, **settings: Any) -> None:
+        """``direction``: 1 to the right, -1 to the left, 0 for both. The others are those of ``Correlation``."""
+        super().__init__(max_displacement, **settings)
         if direction not in (-1, 0, 1):
             raise LayerError(f"single_direction is {direction}: expected -1 (left), 1 (right) or 0 (both)")
-        reach = max_displacement // stride[1] * stride[1]
+        reach, step = self.across[-1], self.stride[1]
         if direction:
-            self.across = range(0, reach + 1, stride[1]) if direction > 0 else range(-reach - stride[1], 0, stride[1])
+            self.across = range(0, reach + 1, step) if direction > 0 else range(-reach - step, 0, step)
         self.down = range(1)
         self.direction = direction
         beyond = -(max_displacement + self.across[0])
-        if beyond > pad:
-            raise LayerError(f"pad is {pad}: with single_direction -1 and these settings expected at least {beyond}")
-        if direction < 0 and subtract:
+        if beyond > self.pad:
+            raise LayerError(
+                f"pad is {self.pad}: with single_direction -1 and these settings expected at least {beyond}"
+            )
+        if direction < 0 and self.subtract:
             raise LayerError("single_direction -1 with correlation_type SUBTRACT is not supported: use MULTIPLY")
 
     @classmethod
-    def _made(cls, p: Message) -> Correlation1D:
-        return cls(
-            p.max_displacement,
-            kernel_size=p.kernel_size,
-            pad=p.pad,
-            stride=(p.stride_1, p.stride_2),
-            subtract=enum_name(p, "correlation_type") == "SUBTRACT",
-            direction=p.single_direction,
-        )
+    def _settings(cls, p: Message) -> dict[str, Any]:
+        return {**super()._settings(p), "direction": p.single_direction}
 
     def borders(self) -> tuple[tuple[int, int], tuple[int, int]]:
         return (0, self.pad), (0, self.max_displacement)

@@ -13,6 +13,7 @@ from caffe2torch.errors import LayerError
 from caffe2torch.fillers import fill
 from caffe2torch.layers.lstm import Steps, by_torch
 from caffe2torch.layers.registry import Layer, Message, Shape, canonical_axis, check_count, parameter, register
+from caffe2torch.layers.ssd import Permute
 
 
 @register("Lstm")
@@ -101,12 +102,8 @@ class Reverse(Layer):
 
 
 @register("Transpose")
-class Transpose(Layer):
-    """CTPN's: axis i of the top is axis ``dim[i]`` of the bottom."""
-
-    def __init__(self, dims: Sequence[int]) -> None:
-        super().__init__()
-        self.dims = tuple(dims)
+class Transpose(Permute):
+    """CTPN's: axis i of the top is axis ``dim[i]`` of the bottom; a ``Permute`` that names every axis."""
 
     @classmethod
     def from_caffe(cls, layer: Message, bottom_shapes: Sequence[Shape]) -> Transpose:
@@ -117,13 +114,6 @@ class Transpose(Layer):
                 f"{axes - 1}, once (only CTPN's Transpose is supported)"
             )
         return cls(dims)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Contiguous, as a blob is: what follows may reshape it.
-        return x.permute(self.dims).contiguous()
-
-    def extra_repr(self) -> str:
-        return f"dims={self.dims}"
 
 
 @register("ContinuationIndicator")

@@ -13,7 +13,7 @@ from caffe2torch.errors import LayerError
 from caffe2torch.layers.registry import Layer
 
 from .messages import layer
-from .test_margin import SETTINGS, TYPES, Array, factors, passed, randoms, strength
+from .test_margin import CASES, SETTINGS, TYPES, Array, factors, passed, randoms, strength
 
 
 def margin(settings: str, *shapes: tuple[int, ...], training: bool = True) -> Layer:
@@ -49,15 +49,7 @@ def naive(
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "test"])
 @pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize(
-    "settings, shape, labelled",
-    [
-        ("", (40, 3), (40,)),
-        ("axis: -3", (40, 2, 3, 1), (40, 1, 1, 1)),
-        ("axis: 2", (8, 5, 3), (8, 5)),
-        ("", (1, 3), (1,)),
-    ],
-)
+@pytest.mark.parametrize("settings, shape, labelled", CASES)
 def test_passes_equal_their_definition(
     settings: str, shape: tuple[int, ...], labelled: tuple[int, ...], kind: str, training: bool
 ) -> None:

@@ -18,6 +18,12 @@ from .messages import layer
 
 Array = NDArray[Any]
 TYPES = ["SINGLE", "DOUBLE", "TRIPLE", "QUADRUPLE"]
+CASES = [
+    ("", (40, 3), (40,)),
+    ("axis: -3", (40, 2, 3, 1), (40, 1, 1, 1)),
+    ("axis: 2", (8, 5, 3), (8, 5)),
+    ("", (1, 3), (1,)),
+]
 SETTINGS = "num_output: 5 base: 10 gamma: 0.5 power: 2 lambda_min: 0.4"
 
 
@@ -85,15 +91,7 @@ def passed(made: Layer, x: Array, labels: Array, gradient: Array) -> tuple[Tenso
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "test"])
 @pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize(
-    "settings, shape, labelled",
-    [
-        ("", (40, 3), (40,)),
-        ("axis: -3", (40, 2, 3, 1), (40, 1, 1, 1)),
-        ("axis: 2", (8, 5, 3), (8, 5)),
-        ("", (1, 3), (1,)),
-    ],
-)
+@pytest.mark.parametrize("settings, shape, labelled", CASES)
 def test_passes_equal_their_definition(
     settings: str, shape: tuple[int, ...], labelled: tuple[int, ...], kind: str, training: bool
 ) -> None:

@@ -129,14 +129,9 @@ def filter_(layer: Filter, call: Call) -> str | list[str]:
     return [f"{item}[{selector}.flatten() != 0]" for item in items]
 
 
-@printer(Permute, nests=True)
+@printer(Permute, Transpose, nests=True)
 def permute(layer: Permute, call: Call) -> str:
     return f"torch.permute({call.x}, {layer.order}).contiguous()"
-
-
-@printer(Transpose, nests=True)
-def transpose(layer: Transpose, call: Call) -> str:
-    return f"torch.permute({call.x}, {layer.dims}).contiguous()"
 
 
 @printer(Reverse, nests=True)
