@@ -1,7 +1,7 @@
 """The larger of two blobs as Caffe's ``a > b ? a : b`` has it.
 
 torch.maximum answers NaN where either is NaN, Caffe the second. No single operation of torch does that at its speed:
-torch.where takes nearly 30 times as long, and two operations in a row 1.4 times. OpenCV's ``max`` is the same comparison
+torch.where takes nearly 30 times as long, two operations in a row 1.4 times. OpenCV's ``max`` is the same comparison
 on processors whose vector maximum returns its second operand unless the first is larger (x86), which is tried once.
 """
 
